@@ -1,0 +1,46 @@
+"""The one way that work fans out over shards.
+
+`map_shards(function, shards, workers)` yields the results in the order of the shards, whatever the number of workers,
+so that an output never depends on it. `function` must be importable (a module-level function or a `functools.partial`
+of one) and should return something small: the bulk goes to files.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Shard = TypeVar("Shard")
+Result = TypeVar("Result")
+
+
+def worker_count(workers: int) -> int:
+    """`workers`, or the number of usable cores where it is 0."""
+    return workers or len(os.sched_getaffinity(0))
+
+
+def map_shards(function: Callable[[Shard], Result], shards: Iterable[Shard], workers: int) -> Iterator[Result]:
+    """Applies `function` to each shard on `workers` processes (0: one a core); results come in the order of the shards.
+
+    With one worker, or one shard, everything happens in this process. At most two shards a worker are under way, so
+    memory is bounded by the shards in flight. An error in a shard is raised here, and the shards not begun are dropped.
+    """
+    shards = list(shards)
+    count = min(worker_count(workers), len(shards))
+    if count <= 1:
+        yield from map(function, shards)
+        return
+    # forkserver: no copy of this process's threads and locks (fork), no re-import of the caller's module (spawn).
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        waiting = []
+        try:
+            for shard in shards:
+                waiting.append(pool.submit(function, shard))
+                if len(waiting) >= 2 * count:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

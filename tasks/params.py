@@ -1,0 +1,208 @@
+"""params.yaml: every knob, once, through one validated schema.
+
+Sections `clean` to `registry` change results, and DVC watches them; `runtime` changes only speed, and nothing is
+rebuilt when it changes. A wrong or unknown key names the key, what it got, what it takes, and the file.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from roberta_core.errors import BadParams
+
+TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
+SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section of the params file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """One corpus source. `kind` says how it is read; the other keys depend on it."""
+
+    kind: Literal["files", "python-docs", "hub", "http"]
+    path: str = Field(description="files: the file, folder or glob to read. Other kinds: a file here whose change makes the source stale (constraints.txt).")
+    format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field("auto", description="files, http: how to read each file; auto goes by name and first bytes.")
+    text_field: str = Field("text", description="jsonl, hub: the field that holds the text.")
+    packages: list[str] = Field([], description="python-docs: installed distributions whose docstrings are read, beside the standard library.")
+    name: str = Field("", description="hub: the dataset's name, for example wikimedia/wikipedia.")
+    config: str = Field("", description="hub: the dataset's configuration, for example 20231101.en.")
+    split: str = Field("train", description="hub: the split to read.")
+    revision: str = Field("main", description="hub: commit or tag; a commit makes the source reproducible.")
+    streaming: bool = Field(False, description="hub: read without downloading the whole first.")
+    url: str = Field("", description="http: the address of one file.")
+    sha256: str = Field("", description="http: what the file must hash to.")
+    max_docs: Annotated[int, Field(ge=0)] = Field(0, description="Stop after this many documents; 0 reads all.")
+
+    @model_validator(mode="after")
+    def _keys_of_kind(self) -> "Source":
+        needed = {"hub": ("name",), "http": ("url", "sha256")}.get(self.kind, ())
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"a source of kind {self.kind} needs the key {key}")
+        return self
+
+
+class Corpus(Section):
+    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Source] = Field(min_length=1, description="By name, in the order of preference: of duplicates, the first source's is kept.")
+
+
+class Clean(Section):
+    min_chars: Annotated[int, Field(ge=0)] = Field(200, description="Shorter documents are dropped.")
+    max_symbol_share: Share = Field(0.35, description="Documents with a larger share of characters that are neither letters, digits nor spaces are dropped.")
+    min_mean_word_chars: float = Field(2.0, description="Documents with shorter words on average are dropped (Gopher's rule has 3).")
+    max_mean_word_chars: float = Field(12.0, description="Documents with longer words on average are dropped (Gopher's rule has 10).")
+    max_repeated_line_share: Share = Field(0.3, description="Documents with a larger share of repeated lines are dropped (Gopher, Rae et al. 2021, table A1).")
+    shingle_words: Positive = Field(5, description="Words in a shingle, for near-duplicates.")
+    num_hashes: Annotated[int, Field(ge=16, le=512)] = Field(112, description="MinHash functions a document.")
+
+
+class Dedup(Section):
+    exact: bool = Field(True, description="Drop documents with the same text.")
+    near: bool = Field(True, description="Drop near-duplicates.")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Jaccard similarity of shingle sets from which two documents count as near-duplicates.")
+
+
+class Shard(Section):
+    shard_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text a shard, in MB (DESIGN: 64 to 256).")
+    validation_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="Share of documents held out, chosen by a hash of the text.")
+
+
+class Tokenizer(Section):
+    vocab_size: Annotated[int, Field(ge=300)] = Field(8192, description="Entries, the five special tokens included.")
+    min_frequency: Positive = Field(2, description="Pairs seen less often are not merged.")
+    sample_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text that the merges are learned from; documents are chosen by hash.")
+
+
+class Pack(Section):
+    mode: Literal["full-sentences", "doc-sentences"] = "full-sentences"
+    max_length: Annotated[int, Field(ge=16, le=8192)] = Field(128, description="Tokens a row, <s> and </s> included.")
+
+
+class Pretrain(Section):
+    """An empty value (null) means: the recipe's own. `roberta_core.train.recipes` has both recipes in full."""
+
+    size: Literal[SIZES] = "mini"
+    recipe: Literal["fast", "paper"] = "fast"
+    max_steps: Positive = Field(description="Updates.")
+    batch_size: Positive = Field(description="Sequences an update, over all ranks and accumulation.")
+    mask_prob: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    peak_lr: Annotated[float, Field(gt=0)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    dropout: Share | None = None
+    clip_norm: Annotated[float, Field(ge=0)] | None = Field(None, description="0 switches clipping off, as in the paper.")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    eval_every: Positive = Field(100, description="Updates between two evaluations.")
+    eval_rows: Positive = Field(512, description="Held-out rows that are scored (all where there are fewer).")
+    log_every: Positive = Field(10, description="Updates between two points of the training curve.")
+
+
+class Glue(Section):
+    """Fine-tuning. `data: sample` makes sample tasks from the corpus; they are not GLUE and are never called so."""
+
+    data: Literal["sample", "local", "hub"] = "sample"
+    path: str = Field("data/shards", description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. hub: a file to watch (constraints.txt).")
+    hub_name: str = Field("nyu-mll/glue", description="hub: the dataset's name.")
+    hub_revision: str = Field("main", description="hub: commit or tag.")
+    sample_rows: Positive = Field(2000, description="sample: training rows a task; dev has a quarter of that.")
+    tasks: list[Literal[TASKS]] = Field(min_length=1)
+    max_length: Annotated[int, Field(ge=8)] = 128
+    epochs: Positive = 3
+    max_steps: Annotated[int, Field(ge=0)] = Field(0, description="Stop earlier than the epochs; 0 does not.")
+    batch_size: Positive = 32
+    peak_lr: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="PAPER, table 10.")
+    warmup_ratio: Share = Field(0.06, description="PAPER, table 10.")
+    dropout: Share = 0.1
+    seeds: list[int] = Field([1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's.")
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+
+class Registry(Section):
+    encoder: str = Field("roberta-encoder", description="Registered name of the encoder.")
+    task_prefix: str = Field("roberta-", description="Registered name of a classifier: the prefix and the task in lower case (roberta-cola).")
+    min_gain: float = Field(0.0, description="A later version must beat the champion by more than this: encoder, mean of the task scores; classifier, its score.")
+
+
+class Runtime(Section):
+    """What changes speed only. DVC does not watch it."""
+
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for shards; 0: one a core.")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="Torch threads in pretraining; 0: one a core.")
+    glue_threads: Positive = Field(1, description="Torch threads of each fine-tuning; several tasks run side by side.")
+    parallel_stages: Positive = Field(2, description="Stages that may run side by side.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    micro_batch: Annotated[int, Field(ge=0)] = Field(0, description="Sequences a forward pass; 0: the whole batch. Smaller ones need less memory.")
+    compile: bool = Field(False, description="torch.compile the model.")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
+    keep_checkpoints: Positive = 2
+
+
+class Params(Section):
+    seed: int = 1907
+    corpus: Corpus
+    clean: Clean = Clean()
+    dedup: Dedup = Dedup()
+    shard: Shard = Shard()
+    tokenizer: Tokenizer = Tokenizer()
+    pack: Pack = Pack()
+    pretrain: Pretrain
+    glue: Glue
+    registry: Registry = Registry()
+    runtime: Runtime = Runtime()
+
+
+def _line(error: dict, file: Path) -> str:
+    """One pydantic error as a sentence with the key, what it got, what it takes, and the file."""
+    keys = [str(part) for part in error["loc"]]
+    key = ".".join(keys)
+    if error["type"] == "extra_forbidden":
+        section: type[BaseModel] | None = Params
+        for part in keys[:-1]:
+            field = section.model_fields.get(part) if section else None
+            annotation = field.annotation if field else (Source if section is None or section is Corpus else None)
+            section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            if part == "sources" or (len(keys) > 2 and keys[1] == "sources"):
+                section = Source
+        known = list(section.model_fields) if section else []
+        near = difflib.get_close_matches(keys[-1], known, 1)
+        takes = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known)}"
+        return f"{file}: unknown key {key}; {takes}"
+    if error["type"] == "missing":
+        return f"{file}: the key {key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    got = error.get("input")
+    shown = f", got {got!r}" if not isinstance(got, dict) else ""
+    return f"{file}: {key or 'the file'}: {message[0].lower() + message[1:]}{shown}"
+
+
+def load_params(file: Path | str = "params.yaml") -> Params:
+    """Reads and validates a params file.
+
+    Raises:
+        BadParams: the file is missing, is not YAML, or has a wrong or unknown key.
+    """
+    file = Path(file)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise BadParams(f"There is no {file} here.", "Start in the project's folder, or copy a preset: cp presets/quickstart.yaml params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParams(f"{file} is not valid YAML: {' '.join(str(error).split())}.", "Mend that line.") from None
+    if not isinstance(raw, dict):
+        raise BadParams(f"{file} holds no sections.", "Copy a preset: cp presets/quickstart.yaml params.yaml")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = [_line(each, file) for each in error.errors()]
+        raise BadParams("; ".join(lines) + ".", "Mend the params file; docs/params.md lists every key.") from None
