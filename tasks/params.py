@@ -29,7 +29,7 @@ class Section(BaseModel):
 class Source(Section):
     """One corpus source. `kind` says how it is read; the other keys depend on it."""
 
-    kind: Literal["files", "python-docs", "hub", "http"]
+    kind: Literal["files", "python-docs", "hub", "http"] = Field(description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or one file from an address.")
     path: str = Field(description="files: the file, folder or glob to read. Other kinds: a file here whose change makes the source stale (constraints.txt).")
     format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field("auto", description="files, http: how to read each file; auto goes by name and first bytes.")
     text_field: str = Field("text", description="jsonl, hub: the field that holds the text.")
@@ -73,7 +73,7 @@ class Dedup(Section):
 
 
 class Shard(Section):
-    shard_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text a shard, in MB (DESIGN: 64 to 256).")
+    shard_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text a shard, in MB; 64 to 256 is usual.")
     validation_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="Share of documents held out, chosen by a hash of the text.")
 
 
@@ -84,24 +84,24 @@ class Tokenizer(Section):
 
 
 class Pack(Section):
-    mode: Literal["full-sentences", "doc-sentences"] = "full-sentences"
+    mode: Literal["full-sentences", "doc-sentences"] = Field("full-sentences", description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document.")
     max_length: Annotated[int, Field(ge=16, le=8192)] = Field(128, description="Tokens a row, <s> and </s> included.")
 
 
 class Pretrain(Section):
     """An empty value (null) means: the recipe's own. `roberta_core.train.recipes` has both recipes in full."""
 
-    size: Literal[SIZES] = "mini"
-    recipe: Literal["fast", "paper"] = "fast"
+    size: Literal[SIZES] = Field("mini", description="Layers and widths; base and large are the paper's.")
+    recipe: Literal["fast", "paper"] = Field("fast", description="paper: AdamW as in Liu et al. 2019; fast: Muon for the matrices of the layers, made to leave the unigram plateau early.")
     max_steps: Positive = Field(description="Updates.")
     batch_size: Positive = Field(description="Sequences an update, over all ranks and accumulation.")
-    mask_prob: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    peak_lr: Annotated[float, Field(gt=0)] | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    dropout: Share | None = None
+    mask_prob: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="Share of tokens chosen for prediction; of these 80 % are masked, 10 % replaced, 10 % left as they are.")
+    peak_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="Highest learning rate.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Updates until the learning rate is at its peak.")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(None, description="Decoupled weight decay.")
+    dropout: Share | None = Field(None, description="In the layers and in attention.")
     clip_norm: Annotated[float, Field(ge=0)] | None = Field(None, description="0 switches clipping off, as in the paper.")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
     eval_every: Positive = Field(100, description="Updates between two evaluations.")
     eval_rows: Positive = Field(512, description="Held-out rows that are scored (all where there are fewer).")
     log_every: Positive = Field(10, description="Updates between two points of the training curve.")
@@ -110,22 +110,22 @@ class Pretrain(Section):
 class Glue(Section):
     """Fine-tuning. `data: sample` makes sample tasks from the corpus; they are not GLUE and are never called so."""
 
-    data: Literal["sample", "local", "hub"] = "sample"
+    data: Literal["sample", "local", "hub"] = Field("sample", description="Where the tasks come from: made from the corpus, a local folder, or the hub.")
     path: str = Field("data/shards", description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. hub: a file to watch (constraints.txt).")
     hub_name: str = Field("nyu-mll/glue", description="hub: the dataset's name.")
     hub_revision: str = Field("main", description="hub: commit or tag.")
     sample_rows: Positive = Field(2000, description="sample: training rows a task; dev has a quarter of that.")
-    tasks: list[Literal[TASKS]] = Field(min_length=1)
-    max_length: Annotated[int, Field(ge=8)] = 128
-    epochs: Positive = 3
+    tasks: list[Literal[TASKS]] = Field(min_length=1, description="One fine-tuning stage each.")
+    max_length: Annotated[int, Field(ge=8)] = Field(128, description="Tokens a row; longer rows are cut and counted.")
+    epochs: Positive = Field(3, description="Passes over the training rows.")
     max_steps: Annotated[int, Field(ge=0)] = Field(0, description="Stop earlier than the epochs; 0 does not.")
-    batch_size: Positive = 32
-    peak_lr: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="PAPER, table 10.")
-    warmup_ratio: Share = Field(0.06, description="PAPER, table 10.")
-    dropout: Share = 0.1
+    batch_size: Positive = Field(32, description="Rows an update.")
+    peak_lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="Highest learning rate; the paper's grid for its sizes is 1e-5, 2e-5, 3e-5.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="Decoupled weight decay (Liu et al. 2019, table 10).")
+    warmup_ratio: Share = Field(0.06, description="Share of the updates until the learning rate is at its peak (Liu et al. 2019, table 10).")
+    dropout: Share = Field(0.1, description="In the layers, in attention and in the head.")
     seeds: list[int] = Field([1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's.")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
 
 
 class Registry(Section):
@@ -141,11 +141,11 @@ class Runtime(Section):
     threads: Annotated[int, Field(ge=0)] = Field(0, description="Torch threads in pretraining; 0: one a core.")
     glue_threads: Positive = Field(1, description="Torch threads of each fine-tuning; several tasks run side by side.")
     parallel_stages: Positive = Field(2, description="Stages that may run side by side.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
     micro_batch: Annotated[int, Field(ge=0)] = Field(0, description="Sequences a forward pass; 0: the whole batch. Smaller ones need less memory.")
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
-    keep_checkpoints: Positive = 2
+    keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept for resume.")
 
 
 class Params(Section):
