@@ -53,7 +53,9 @@ def atomic_file(final: Path, mode: str = "w") -> Iterator:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf8", newline=None if "b" in mode else "\n") as handle:
+        with open(
+            temporary, mode, encoding=None if "b" in mode else "utf8", newline=None if "b" in mode else "\n"
+        ) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())

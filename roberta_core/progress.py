@@ -46,10 +46,17 @@ class Progress:
         rate = fresh / elapsed if elapsed > 0 else 0.0
         parts = [f"{self.label}: {human_count(self.done)}"]
         if self.total:
-            parts = [f"{self.label}: {human_count(self.done)}/{human_count(self.total)} {self.unit}", f"{self.done / self.total:.0%}"]
+            parts = [
+                f"{self.label}: {human_count(self.done)}/{human_count(self.total)} {self.unit}",
+                f"{self.done / self.total:.0%}",
+            ]
         else:
             parts[0] += f" {self.unit}"
-        parts.append(f"{human_count(rate)} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/{self.unit.rstrip('s')}")
+        parts.append(
+            f"{human_count(rate)} {self.unit}/s"
+            if rate >= 1 or not rate
+            else f"{1 / rate:.1f} s/{self.unit.rstrip('s')}"
+        )
         if note:
             parts.append(note)
         if self.total and rate and self.done < self.total:
@@ -62,7 +69,11 @@ class Progress:
         now = time.monotonic()
         if now - self._shown >= self.every_s:
             self._shown = now
-            print(f"\r\x1b[K{self.line(note)}" if self._terminal else self.line(note), end="" if self._terminal else "\n", flush=True)
+            print(
+                f"\r\x1b[K{self.line(note)}" if self._terminal else self.line(note),
+                end="" if self._terminal else "\n",
+                flush=True,
+            )
 
     def finish(self, note: str = "") -> float:
         """Prints the last line. Returns the seconds that the job took."""

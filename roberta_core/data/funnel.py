@@ -48,7 +48,11 @@ class Funnel:
         held = self.examples.setdefault(reason, [])
         if len(held) < EXAMPLES:
             # A lone surrogate cannot be written as UTF-8; the excerpt shows it as an escape.
-            held.append(" ".join(excerpt[: 2 * EXAMPLE_CHARS].encode("utf8", "backslashreplace").decode("utf8").split())[:EXAMPLE_CHARS])
+            held.append(
+                " ".join(excerpt[: 2 * EXAMPLE_CHARS].encode("utf8", "backslashreplace").decode("utf8").split())[
+                    :EXAMPLE_CHARS
+                ]
+            )
 
     def merge(self, other: "Funnel") -> "Funnel":
         """Adds `other` to this funnel (call in shard order: the examples kept are the first ones). Returns this funnel."""

@@ -1,0 +1,110 @@
+"""Byte-level BPE (Radford et al. 2019), as RoBERTa uses it: any text can be written, and nothing is ever unknown.
+
+Ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then bytes and merges, `<mask>` last. The folder opens in `tokenizers` and in
+`transformers`. Text that spells a special token, such as a manual that says `<mask>`, is encoded as plain text.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from roberta_core.atomic import write_json
+from roberta_core.errors import BadInput
+
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+MASK = "<mask>"
+
+
+def sample_by_hash(texts: Iterable[str], share: float) -> Iterator[str]:
+    """The texts whose checksum falls into the lowest `share`: a sample that does not depend on their order."""
+    limit = int(share * 2**32)
+    return (text for text in texts if zlib.crc32(text.encode("utf8")) < limit)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
+    """Learns merges until the vocabulary has `vocab_size` entries, the five special tokens included.
+
+    Raises:
+        BadInput: the text has too few pairs for so large a vocabulary.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=min_frequency,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    learned = tokenizer.get_vocab_size() + 1
+    if learned < vocab_size:
+        raise BadInput(
+            f"The corpus supports a vocabulary of {learned}, tokenizer.vocab_size asks for {vocab_size}.",
+            f"Set tokenizer.vocab_size to {learned // 64 * 64 or learned} or less, lower tokenizer.min_frequency, or add text.",
+        )
+    # `<mask>` takes the space before it, as in roberta-base, so that "the <mask> sat" has the token " cat" as its answer.
+    tokenizer.add_special_tokens([AddedToken(MASK, lstrip=True, special=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int | None = None) -> None:
+    """Writes `tokenizer.json` and the `tokenizer_config.json` that `transformers.AutoTokenizer` wants."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": {
+            "__type": "AddedToken",
+            "content": MASK,
+            "lstrip": True,
+            "rstrip": False,
+            "single_word": False,
+            "normalized": False,
+            "special": True,
+        },
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", config | ({"model_max_length": max_length} if max_length else {}))
+
+
+def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
+    """Loads `tokenizer.json` and checks the ids that everything here relies on.
+
+    Args:
+        folder: of the tokenizer or of a model.
+        plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a `<mask>`.
+
+    Raises:
+        BadInput: the file is missing, damaged, or has other special ids.
+    """
+    file = Path(folder) / "tokenizer.json"
+    if not file.exists():
+        raise BadInput(f"{file} is missing.", "Run the tokenizer stage, or give the folder of a whole model.")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BadInput(f"{file} is damaged ({error}).", "Fetch or train it again.") from None
+    ids = [tokenizer.token_to_id(token) for token in SPECIALS]
+    if ids != [0, 1, 2, 3] or tokenizer.token_to_id(MASK) != tokenizer.get_vocab_size() - 1:
+        raise BadInput(
+            f"{file}: the special tokens are not <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.",
+            "Use a RoBERTa tokenizer.",
+        )
+    tokenizer.encode_special_tokens = plain_text
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,42 @@
+"""Where the arithmetic happens: the device, its threads, and the precision of matrix products."""
+
+import contextlib
+import os
+
+import torch
+
+from roberta_core.errors import BadParams
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` takes the GPU where torch sees one, else the CPU; with several ranks, the GPU of `LOCAL_RANK`.
+
+    Raises:
+        BadParams: a GPU was asked for and torch sees none.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BadParams(
+            "runtime.device is cuda, but torch sees no GPU.", "Set runtime.device to cpu or auto, or mend the driver."
+        )
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def set_threads(threads: int) -> int:
+    """Gives torch `threads` threads (0: one a usable core). Returns the number.
+
+    The last bits of a sum depend on this number, so byte-equal models need the same one.
+    """
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    return count
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Matrix products in bfloat16 (`bf16`) or everything in float32 (`fp32`). Weights and optimizer state stay float32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,166 @@
+"""RoBERTa's encoder: embeddings, then post-layer-norm transformer layers (Devlin et al. 2019; Liu et al. 2019).
+
+The module tree carries Hugging Face's names, so that a `model.safetensors` of theirs loads without a table of names,
+and ours loads there. Query, key and value are three matrices for the same reason, and because Muon orthogonalises each
+by itself; they are joined into one product in the forward pass.
+
+Shapes: B rows, L tokens a row, D hidden size, H heads.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from roberta_core.model.config import RobertaConfig
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and type embeddings, normalised. Positions start at `pad_token_id + 1`, as in fairseq."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.pad_token_id = config.pad_token_id
+        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: torch.Tensor, padded: bool) -> torch.Tensor:
+        """`input_ids` [B, L] -> [B, L, D]. With `padded`, padding anywhere in a row is skipped in the count of positions."""
+        if padded:
+            real = input_ids.ne(self.pad_token_id)
+            position_ids = real.cumsum(1) * real + self.pad_token_id
+            positions = self.position_embeddings(position_ids)
+        else:
+            start = self.pad_token_id + 1
+            positions = self.position_embeddings.weight[start : start + input_ids.shape[1]]
+        hidden = self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
+        return self.dropout(self.LayerNorm(hidden))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention before its output projection."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout_prob = config.attention_probs_dropout_prob
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """`hidden` [B, L, D], `attention_mask` bool [B, 1, 1, L] or None -> [B, L, D]."""
+        batch, length, width = hidden.shape
+        weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
+        bias = torch.cat((self.query.bias, self.key.bias, self.value.bias))
+        qkv = F.linear(hidden, weight, bias).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D / H]
+        dropout = self.dropout_prob if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
+        return mixed.transpose(1, 2).reshape(batch, length, width)
+
+
+class ResidualOutput(nn.Module):
+    """Projection, dropout, residual sum, layer norm: the second half of attention and of the feed-forward block."""
+
+    def __init__(self, width: int, config: RobertaConfig):
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inner: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """`inner` [B, L, width], `residual` [B, L, D] -> [B, L, D]."""
+        return self.LayerNorm(residual + self.dropout(self.dense(inner)))
+
+
+class Attention(nn.Module):
+    """Attention with its projection and residual; two modules because Hugging Face names them so."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = ResidualOutput(config.hidden_size, config)
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        return self.output(self.self(hidden, attention_mask), hidden)
+
+
+class Intermediate(nn.Module):
+    """The feed-forward block's widening half, with the exact (erf) GELU."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, L, D] -> [B, L, 4·D]."""
+        return F.gelu(self.dense(hidden))
+
+
+class Layer(nn.Module):
+    """One post-layer-norm transformer layer."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = ResidualOutput(config.intermediate_size, config)
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        hidden = self.attention(hidden, attention_mask)
+        return self.output(self.intermediate(hidden), hidden)
+
+
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class Roberta(nn.Module):
+    """Embeddings and encoder: token ids in, hidden states out."""
+
+    def __init__(self, config: RobertaConfig):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states of the last layer.
+
+        Args:
+            input_ids: int [B, L].
+            attention_mask: [B, L], true or 1 at tokens, false or 0 at padding. None says that no row has padding, which is faster.
+
+        Returns:
+            [B, L, D]; what stands at padding is of no use.
+        """
+        hidden = self.embeddings(input_ids, padded=attention_mask is not None)
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        for layer in self.encoder.layer:
+            hidden = layer(hidden, mask)
+        return hidden
+
+
+def initialise(module: nn.Module, std: float, seed: int) -> None:
+    """Draws all weights as BERT does: matrices and embeddings normal(0, `std`), biases 0, layer norms 1 and 0.
+
+    The draw depends on `seed` and the order of the modules alone, not on torch's global generator.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            with torch.no_grad():
+                part.weight.copy_(torch.empty(part.weight.shape).normal_(0.0, std, generator=generator))
+            if isinstance(part, nn.Linear):
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,84 @@
+"""Held-out masked loss, with masks that never change, beside what a model without context would get.
+
+The masks depend on the row alone: always 15 %, always the same tokens, whatever the training used, so that losses of
+different runs compare. The unigram entropy of the very same masked tokens is the plateau that short runs sit on: it is
+the least loss that any predictor without context can have there, as it is fitted to these tokens themselves.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from roberta_core.data.packed import PackedRows
+from roberta_core.data.packing import PAD
+from roberta_core.device import autocast
+from roberta_core.model import RobertaForMaskedLM
+from roberta_core.train.masking import IGNORED, MaskedBatch, mask_batch
+
+EVAL_SEED = 0x5EED
+EVAL_MASK_PROB = 0.15
+PLATEAU_NATS = 0.1
+"""A loss less than this below the unigram entropy counts as sitting on the plateau."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss in nats per masked token, and the share of masked tokens whose most likely prediction is right."""
+
+    loss: float
+    accuracy: float
+
+
+class HeldOut:
+    """The held-out rows with their fixed masks.
+
+    Args:
+        rows: the validation split; the first `limit` rows are scored.
+        limit: at most this many.
+        vocab_size: `<mask>` is the last id.
+        batch_size: rows a forward pass.
+    """
+
+    def __init__(self, rows: PackedRows, limit: int, vocab_size: int, batch_size: int = 64):
+        self.vocab_size = vocab_size
+        count = min(limit, len(rows))
+        self._batches: list[tuple[MaskedBatch, torch.Tensor]] = []
+        for start in range(0, count, batch_size):
+            numbers = np.arange(start, min(start + batch_size, count))
+            ids = torch.from_numpy(rows.rows(numbers))
+            keys = torch.from_numpy(numbers)
+            self._batches.append(
+                (mask_batch(ids, keys, torch.zeros_like(keys), EVAL_SEED, EVAL_MASK_PROB, vocab_size), ids.ne(PAD))
+            )
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The masked tokens, int64 [N]."""
+        return torch.cat([masked.labels[masked.labels != IGNORED] for masked, _ in self._batches]).numpy()
+
+    def unigram_entropy(self) -> float:
+        """Entropy in nats of the masked tokens' own distribution."""
+        counts = np.bincount(self.targets, minlength=self.vocab_size)
+        share = counts[counts > 0] / counts.sum()
+        return float(-(share * np.log(share)).sum())
+
+    @torch.no_grad()
+    def score(self, model: RobertaForMaskedLM, device: torch.device, precision: str) -> Evaluation:
+        """Scores the model; leaves it in the mode it was in."""
+        training = model.training
+        model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        right = torch.zeros((), dtype=torch.int64, device=device)
+        for masked, real in self._batches:
+            labels = masked.labels.to(device)
+            padded = None if bool(real.all()) else real.to(device)
+            with autocast(device, precision):
+                logits = model(masked.input_ids.to(device), padded, masked.positions.to(device))
+            loss += F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum").double()
+            right += (logits.argmax(-1) == labels).sum()
+        model.train(training)
+        total = len(self.targets)
+        return Evaluation(loss.item() / total, right.item() / total)
