@@ -1,0 +1,237 @@
+"""Where text comes from: files and folders (anything fsspec opens), an http address, a Hugging Face dataset.
+
+Each reader gives documents and counts what it cannot use. Files fan out: they are grouped in the order of their names
+until a group fills a part, each group is read and written by one worker, and the parts are numbered in the order of
+the groups, so the bytes do not depend on the number of workers. A single file is read by one worker.
+"""
+
+import fnmatch
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from roberta_core.data.documents import Document, doc_id, write_shards
+from roberta_core.data.formats import META_KEYS, read_file
+from roberta_core.data.funnel import Funnel
+from roberta_core.errors import BadInput, TryAgain
+from roberta_core.executor import map_shards
+from roberta_core.progress import Progress
+
+PART_MB = 16
+"""Text a raw part, in MB. Parts are what `clean` fans out over; small ones keep the memory of many workers small."""
+
+TIMEOUT_S = 60
+"""Seconds without an answer after which a connection counts as lost."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What to read: `root` a file or folder as fsspec names it, `pattern` a glob of names under it ("" takes all)."""
+
+    root: str
+    format: str = "auto"
+    text_field: str = "text"
+    pattern: str = ""
+
+
+def to_document(text: str, source: str, meta: dict) -> Document:
+    """A document with its stable name and its metadata as JSON."""
+    return Document(text, source, doc_id(source, text), json.dumps(meta, ensure_ascii=True, sort_keys=True))
+
+
+def list_files(files: Files, key: str) -> list[tuple[str, int]]:
+    """Names relative to the root (just the file's name for a single file) and sizes in bytes, in name order.
+
+    Hidden files and folders (names that begin with a dot) are left out. `key` names the params key in errors.
+
+    Raises:
+        BadInput: there is no such path, or nothing in it matches.
+        TryAgain: the storage cannot be reached.
+    """
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(files.root)
+        if system.isfile(root):
+            return [(root.rsplit("/", 1)[-1], system.size(root) or 0)]
+        found = system.find(root, detail=True)
+    except FileNotFoundError:
+        found = {}
+    except (ConnectionError, TimeoutError) as error:
+        raise TryAgain(f"{files.root} cannot be reached: {error}.", "Try again when it can.") from None
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"{key}.path is {files.root}, which fsspec cannot open: {error}.", "Mend the path, or install what it names.") from None
+    base = root.rstrip("/") + "/"
+    names = sorted((name.removeprefix(base), info.get("size") or 0) for name, info in found.items())
+    names = [(name, size) for name, size in names if not any(part.startswith(".") for part in name.split("/"))]
+    if not names:
+        if system.isdir(root):
+            raise BadInput(f"The folder {files.root} holds no file.", f"Put text there, or set {key}.path to another.")
+        raise BadInput(f"There is no file or folder {files.root}.", f"Set {key}.path to one that exists.")
+    if files.pattern:
+        names = [(name, size) for name, size in names if fnmatch.fnmatchcase(name, files.pattern)]
+        if not names:
+            raise BadInput(f"No file under {files.root} matches {files.pattern}.", f"Mend {key}.pattern or {key}.path.")
+    return names
+
+
+def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> Iterator[Document]:
+    """The documents of the named files, in order; counts those that go on and those that do not."""
+    import fsspec
+
+    system, root = fsspec.core.url_to_fs(files.root)
+    single = system.isfile(root)
+    for name in names:
+        try:
+            handle = system.open(root if single else f"{root.rstrip('/')}/{name}", "rb")
+        except (ConnectionError, TimeoutError) as error:
+            raise TryAgain(f"{name} cannot be reached: {error}.", "Try again when it can.") from None
+        except OSError as error:
+            funnel.drop("unreadable_file", f"{name}: {error.strerror or error}")
+            continue
+        with handle:
+            try:
+                for text, meta in read_file(handle, name, files.format, files.text_field, funnel):
+                    funnel.keep(text)
+                    yield to_document(text, source, meta | {"file": name})
+            except (ConnectionError, TimeoutError) as error:
+                raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None
+
+
+def _read_group(group: tuple[int, list[str]], files: Files, source: str, folder: Path) -> tuple[int, list[Path], dict]:
+    """Writes one group of files to its own folder. Returns the number of files, the parts, and the funnel."""
+    number, names = group
+    funnel = Funnel()
+    parts = write_shards(read_files(files, names, source, funnel), folder / f"group-{number:06d}", PART_MB)
+    return len(names), parts, funnel.to_dict()
+
+
+def fetch_files(files: Files, source: str, folder: Path, max_docs: int, workers: int, key: str) -> Funnel:
+    """Reads files into document parts in `folder`. `max_docs` above 0 stops after so many, read in one process.
+
+    Raises:
+        BadInput, TryAgain: as `list_files`.
+    """
+    found = list_files(files, key)
+    if max_docs:
+        funnel = Funnel()
+        write_shards(islice(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, PART_MB)
+        return funnel
+    groups: list[tuple[int, list[str]]] = []
+    room = 0
+    for name, size in found:
+        if room <= 0:
+            groups.append((len(groups), []))
+            room = PART_MB * 1_000_000
+        groups[-1][1].append(name)
+        room -= size
+    funnel, count = Funnel(), 0
+    progress = Progress(f"reading {source}", len(found), "files")
+    for read, parts, counted in map_shards(partial(_read_group, files=files, source=source, folder=folder), groups, workers):
+        for part in parts:
+            os.replace(part, folder / f"part-{count:05d}.arrow")
+            count += 1
+        funnel.merge(Funnel.from_dict(counted))
+        progress.advance(read, f"{funnel.kept} documents")
+    for leftover in folder.glob("group-*"):
+        shutil.rmtree(leftover)
+    progress.finish(f"{funnel.kept} documents")
+    return funnel
+
+
+def fetch_url(url: str, sha256: str, folder: Path, timeout_s: float = TIMEOUT_S) -> Path:
+    """Brings the file at `url` into `folder` (named by its hash and its own name), unless it is there already.
+
+    Written to a temporary name and renamed once its SHA-256 is right: a file with the final name is whole.
+
+    Raises:
+        BadInput: the address answers with an error that will stay (404, 403, …), or the checksum is another.
+        TryAgain: no connection, a timeout, a connection cut off, or a server's passing trouble (5xx, 429).
+    """
+    name = os.path.basename(urllib.request.url2pathname(urllib.request.urlparse(url).path)) or "download"
+    final = Path(folder) / f"{sha256[:16].lower()}-{name}"
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    digest = hashlib.sha256()
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "roberta-pipeline"})
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer, open(temporary, "wb") as out:
+            expected = int(answer.headers.get("Content-Length") or 0)
+            progress = Progress(f"fetching {name}", round(expected / 1e6), "MB")
+            size = 0
+            while block := answer.read(1 << 20):
+                out.write(block)
+                digest.update(block)
+                size += len(block)
+                progress.advance(size // 1_000_000 - progress.done)
+            if size < expected:
+                raise ConnectionError(f"{size} of {expected} bytes came")
+            out.flush()
+            os.fsync(out.fileno())
+        if digest.hexdigest() != sha256.lower():
+            raise BadInput(f"{url} has the SHA-256 {digest.hexdigest()}, not {sha256}.", "Check the file, then set the source's sha256 to its own.")
+        os.replace(temporary, final)
+    except urllib.error.HTTPError as error:
+        told = f"{url} answers {error.code} {error.reason}."
+        if error.code >= 500 or error.code in (408, 429):
+            raise TryAgain(told, "Try again later.") from None
+        raise BadInput(told, "Set the source's url to one that exists and is open to you.") from None
+    except BadInput:
+        raise
+    except (ValueError, http.client.InvalidURL) as error:
+        raise BadInput(f"{url} is no address: {error}.", "Set the source's url to one that begins with https://") from None
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise TryAgain(f"{url} cannot be fetched: {getattr(error, 'reason', error)}.", "Check the network and try again.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return final
+
+
+def read_hub(name: str, config: str, split: str, revision: str, streaming: bool, text_field: str, source: str, funnel: Funnel) -> Iterator[Document]:
+    """The rows of a Hugging Face dataset (or of a local folder that `datasets` opens) as documents.
+
+    Raises:
+        BadInput: no such dataset, configuration or split, or no column `text_field`.
+        TryAgain: the hub cannot be reached.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    told = f"The dataset {name}" + (f" ({config})" if config else "")
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split, revision=revision, streaming=streaming)
+    except (ConnectionError, TimeoutError) as error:
+        raise TryAgain(f"{told} cannot be reached: {error}.", "Check the network and try again.") from None
+    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise BadInput(f"{told} cannot be opened: {' '.join(str(error).split())[:300]}.", "Mend the source's name, config, split or revision.") from None
+    columns = list(rows.features or {})
+    if columns and text_field not in columns:
+        raise BadInput(f"{told} has no column {text_field}; it has: {', '.join(columns)}.", "Set the source's text_field to one of them.")
+    progress = Progress(f"reading {source}", 0 if streaming else len(rows), "rows")
+    try:
+        for row in rows:
+            progress.advance()
+            text = row.get(text_field)
+            reason = "" if isinstance(text, str) else "missing_text_field" if text is None else "text_not_a_string"
+            if not reason:
+                reason = "" if text and not text.isspace() else "empty"
+            if reason:
+                funnel.drop(reason, str(row)[:200])
+                continue
+            funnel.keep(text)
+            meta = {key: row[key] for key in META_KEYS if key != text_field and isinstance(row.get(key), str | int) and len(str(row[key])) <= 300}
+            yield to_document(text, source, meta)
+    except (ConnectionError, TimeoutError) as error:
+        raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None
+    progress.finish(f"{funnel.kept} documents")
