@@ -14,7 +14,10 @@ from roberta_core.atomic import atomic_file
 from tasks.params import Params, Section, Source
 
 PAGE = Path("docs/params.md")
-BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"), ("min_length", "entries at least"))
+BOUNDS = (
+    ("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"),
+    ("min_length", "entries at least"),
+)
 PYTHON_TO_YAML = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
 HEAD = """# Parameters
 

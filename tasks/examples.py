@@ -1,0 +1,116 @@
+"""Fill-mask examples for the report: what the encoder puts in a gap, in held-out sentences and in a few fixed ones.
+
+The held-out sentences and the words hidden in them are chosen by hash, not by hand and not by how well the model does,
+so that the report shows a fair sample. A hidden word is always one token, so that one `<mask>` can stand for it.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PROMPTS = (
+    "This function returns a <mask> of strings.",
+    "If the file does not <mask>, an error is raised.",
+    "The city lies on the banks of the <mask>.",
+    "She was born in <mask> and studied at the university.",
+)
+MASK = "<mask>"
+DOCUMENTS_READ = 400
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+PROSE = re.compile(r"[A-Z][A-Za-z ,;:'\-()]+\.")
+WORD = re.compile(r"(?<= )[a-z]{4,}(?=[ ,.;])")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sentence with one gap, what the text has there (empty: nobody knows), and the model's five best guesses.
+
+    `rank` is the place of the text's own word among all words (1 is the first); 0 where there is none.
+    """
+
+    before: str
+    after: str
+    word: str
+    guesses: list[tuple[str, float]]
+    rank: int
+
+
+def held_out_sentences(folder: Path, count: int) -> list[str]:
+    """`count` sentences of plain prose, 50 to 150 characters, from the first documents of the shards in `folder`.
+
+    At most one of a document; in the order of their hashes.
+    """
+    from roberta_core.data.documents import read_shards
+
+    found, seen = [], 0
+    for batch in read_shards(folder, ["text"]):
+        for text in batch.column("text").to_pylist():
+            seen += 1
+            prose = [each for each in SENTENCE.split(" ".join(text.split())) if 50 <= len(each) <= 150 and PROSE.fullmatch(each)]
+            if prose:
+                found.append(min(prose, key=_draw))
+            if seen >= DOCUMENTS_READ:
+                break
+        if seen >= DOCUMENTS_READ:
+            break
+    return sorted(set(found), key=_draw)[:count]
+
+
+def _draw(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hide_word(sentence: str, is_one_token) -> tuple[str, str, str] | None:
+    """`(before, word, after)` with a word of the sentence chosen by hash; None where no word is one token.
+
+    The second half of the sentence is preferred: a gap near the start has little to go by.
+    """
+    words = [match for match in WORD.finditer(sentence) if is_one_token(" " + match.group())]
+    words = [match for match in words if match.start() > len(sentence) * 0.3] or words
+    if not words:
+        return None
+    chosen = min(words, key=lambda match: _draw(sentence + match.group()))
+    return sentence[: chosen.start()], chosen.group(), sentence[chosen.end() :]
+
+
+def fill_mask_examples(encoder: Path, validation: Path, held_out: int = 4) -> list[Example]:
+    """Runs the encoder of the folder `encoder` on `held_out` sentences of the shards in `validation`, and on `PROMPTS`.
+
+    Raises:
+        UserError: the encoder's folder cannot be read.
+    """
+    import torch
+
+    from roberta_core.data.tokenizer import load_tokenizer
+    from roberta_core.model import RobertaForMaskedLM
+
+    tokenizer = load_tokenizer(encoder, plain_text=False)
+    model = RobertaForMaskedLM.from_pretrained(encoder).eval()
+    mask = tokenizer.token_to_id(MASK)
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    def example(before: str, word: str, after: str) -> Example:
+        ids = torch.tensor([tokenizer.encode(f"{before}{MASK}{after}").ids[: model.config.max_length]])
+        gap = (ids[0] == mask).nonzero()[:1, 0]
+        with torch.inference_mode():
+            probabilities = model(ids, positions=gap)[0].float().softmax(-1)
+        best = probabilities.topk(5)
+        guesses = [(tokenizer.decode([int(i)]).strip() or "␣", float(p)) for p, i in zip(best.values, best.indices)]
+        rank = 0
+        if word:
+            rank = int((probabilities > probabilities[tokens(" " + word)[0]]).sum()) + 1
+        return Example(before, after, word, guesses, rank)
+
+    made = []
+    if validation.exists():
+        for sentence in held_out_sentences(validation, 3 * held_out):
+            parts = hide_word(sentence, lambda word: len(tokens(word)) == 1)
+            if parts and len(made) < held_out:
+                made.append(example(*parts))
+    for prompt in PROMPTS:
+        before, after = prompt.split(MASK)
+        made.append(example(before, "", after))
+    return made

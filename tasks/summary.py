@@ -1,0 +1,144 @@
+"""summary: all of a run in one metrics file and one table, read from what the stages before it left.
+
+No number is computed here that a stage has not already measured, but for sums and the mean score; so the page can be
+checked against its sources line by line. Seconds and memory stay out: the same run gives the same bytes.
+"""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from roberta_core.atomic import atomic_file, read_json
+from roberta_core.errors import BadInput
+from tasks.params import Params
+from tasks.stage import main
+
+TABLE = Path("reports/summary.md")
+NEVER_AVERAGED = ("WNLI",)
+"""WNLI's dev split contradicts its train split: the majority class is hard to beat, so it is reported and left out."""
+
+
+def read_if_there(path: Path) -> dict | None:
+    """A stage's JSON, or None where that stage has not run."""
+    return read_json(path) if path.exists() else None
+
+
+def _needed(path: Path) -> dict:
+    found = read_if_there(path)
+    if found is None:
+        raise BadInput(f"There is no {path}: a stage before the summary has not run.", "Run the whole chain: dvc repro")
+    return found
+
+
+def _kept_rows(path: Path) -> int | None:
+    """Rows of a `keep-<source>.arrow` that stay; read one batch at a time."""
+    if not path.exists():
+        return None
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        return sum(pc.sum(reader.get_batch(i).column("keep")).as_py() or 0 for i in range(reader.num_record_batches))
+
+
+def documents_by_source(root: Path, sources: list[str]) -> list[dict]:
+    """Documents of each source after each step, `{"source", "found", "read", "clean", "unique"}`; None: not run yet."""
+    rows = []
+    for source in sources:
+        raw = read_if_there(root / "data/raw" / source / "funnel.json") or {}
+        clean = read_if_there(root / "data/clean" / source / "funnel.json") or {}
+        unique = _kept_rows(root / "data/dedup" / f"keep-{source}.arrow")
+        rows.append({"source": source, "found": raw.get("seen"), "read": raw.get("kept"), "clean": clean.get("kept"), "unique": unique})
+    return rows
+
+
+def mean_score(scores: dict[str, float]) -> float | None:
+    """Mean over the tasks without WNLI; None where nothing is left."""
+    averaged = [score for task, score in scores.items() if task not in NEVER_AVERAGED]
+    return sum(averaged) / len(averaged) if averaged else None
+
+
+def protocol_line(results: dict) -> str:
+    """How a score was measured, in one line: a score is never shown without it."""
+    protocol = results["protocol"]
+    seeds = [str(seed) for seed in protocol["seeds"]]
+    parts = [f"{protocol['split']} split", f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"]
+    parts.append(f"{protocol['epochs']} {'epoch' if protocol['epochs'] == 1 else 'epochs'}")
+    parts += [f"batch {protocol['batch_size']}", f"peak rate {protocol['peak_lr']:g}", protocol["selection"]]
+    parts.append("started from MNLI" if protocol["staged_from_mnli"] else "not started from MNLI")
+    return ", ".join(parts)
+
+
+def data_name(kinds: set[str]) -> str:
+    """What the tasks are to be called: sample tasks are never called GLUE."""
+    return "sample tasks, made from the corpus (not GLUE)" if "sample" in kinds else "GLUE"
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |"
+
+
+def _table(documents: list[dict], shard: dict, numbers: dict, pretrain: dict, results: dict[str, dict]) -> str:
+    """The Markdown page."""
+    lines = ["# Summary", "", "## Documents", "", "| source | found | read | clean | unique |", "|---|--:|--:|--:|--:|"]
+    lines += [_row(row["source"], row["found"], row["read"], row["clean"], row["unique"]) for row in documents]
+    lines += ["", f"Kept: {numbers['documents_kept']:,} of {numbers['documents_seen']:,} documents, {numbers['tokens']:,} tokens.", ""]
+    lines += ["## Pretraining", "", "| | |", "|---|--:|"]
+    lines += [_row("parameters", pretrain["parameters"]), _row("steps", pretrain["steps"]), _row("tokens trained on", pretrain["tokens"])]
+    lines += [_row("held-out masked loss, nats", f"{pretrain['loss']:.3f}")]
+    lines += [_row("unigram entropy of the same positions, nats", f"{pretrain['unigram_entropy']:.3f}")]
+    lines += [_row("gain over the unigram, nats", f"{pretrain['gain_over_unigram']:.3f}")]
+    lines += [_row("masked-token accuracy", f"{pretrain['accuracy']:.1%}"), _row("perplexity", f"{pretrain['perplexity']:.1f}"), ""]
+    if pretrain.get("on_plateau"):
+        lines += ["**This run sits on the unigram plateau: the model knows how often words occur, and nothing of context.**", ""]
+    lines += [f"## Scores: {data_name({each['data'] for each in results.values()})}", ""]
+    lines += ["| task | metric | score | majority | TF-IDF | train | dev |", "|---|---|--:|--:|--:|--:|--:|"]
+    for task, each in results.items():
+        baselines = [f"{each['baselines'][name][each['metric']]:.3f}" for name in ("majority", "tfidf")]
+        lines.append(_row(task, each["metric"], f"{each['score']:.3f}", *baselines, each["rows"]["train"], each["rows"]["dev"]))
+    if "mean_score" in numbers:
+        lines += [_row("mean without WNLI", "", f"{numbers['mean_score']:.3f}", "", "", "", "")]
+    lines.append("")
+    protocols: dict[str, list[str]] = {}
+    for task, each in results.items():
+        protocols.setdefault(protocol_line(each), []).append(task)
+    lines += [f"Protocol of {', '.join(tasks)}: {line}." for line, tasks in protocols.items()]
+    return "\n".join(lines) + "\n"
+
+
+def run(params: Params, root: Path = Path(".")) -> dict:
+    """Gathers the numbers, writes `reports/summary.md`, and returns what goes to `metrics/summary.json`.
+
+    Raises:
+        BadInput: a stage before this one has not run.
+    """
+    sources, tasks = list(params.corpus.sources), params.glue.tasks
+    for source in sources:
+        _needed(root / "data/raw" / source / "funnel.json")
+        _needed(root / "data/clean" / source / "funnel.json")
+    _needed(root / "data/dedup/funnel.json")
+    documents = documents_by_source(root, sources)
+    shard, tokenizer, pack, pretrain = (_needed(root / f"metrics/{stage}.json") for stage in ("shard", "tokenizer", "pack", "pretrain"))
+    results = {task: _needed(root / "models/glue" / task / "results.json") for task in tasks}
+    scores = {task: each["score"] for task, each in results.items()}
+    numbers = {
+        "documents_seen": sum(row["found"] for row in documents),
+        "documents_kept": shard["kept"],
+        "tokens": pack["tokens"],
+        "loss": pretrain["loss"],
+        "unigram_entropy": pretrain["unigram_entropy"],
+        "gain_over_unigram": pretrain["gain_over_unigram"],
+        "accuracy": pretrain["accuracy"],
+        **{f"scores.{task}": score for task, score in scores.items()},
+        "data": "+".join(sorted({each["data"] for each in results.values()})),
+    }
+    mean = mean_score(scores)
+    if mean is not None:
+        numbers["mean_score"] = mean
+    with atomic_file(root / TABLE) as handle:
+        handle.write(_table(documents, shard, numbers, pretrain, results))
+    return numbers
+
+
+if __name__ == "__main__":
+    sys.exit(main("summary", run))
