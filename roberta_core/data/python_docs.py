@@ -52,8 +52,9 @@ class Module:
 
 # -- reStructuredText, numpydoc and Google style into prose ------------------------------------------------------------
 
-_ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:`~?([^`<]+?)(?:\s*<[^`]*>)?`")
+_MARKS = re.compile(r"[`*\[|\\]")
 _INLINE = [
+    (re.compile(r":[a-zA-Z][\w:+.-]*:`~?([^`<]+?)(?:\s*<[^`]*>)?`"), r"\1"),
     (re.compile(r"``([^`]+)``"), r"\1"),
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?"), r"\1"),
     (re.compile(r"`([^`\n]+)`_{0,2}"), r"\1"),
@@ -77,7 +78,7 @@ _WORD = re.compile(r"[A-Za-z][a-z'’-]*[.,;:!?)]*$")
 
 
 def _is_prose(paragraph: str) -> bool:
-    """Whether a paragraph consists of words: eight or more, four in five of them plain, and sentence punctuation."""
+    """Whether a paragraph consists of words: six or more, and three in four of them plain (letters and punctuation)."""
     words = paragraph.split()
     if len(words) < 6:
         return False
@@ -142,9 +143,9 @@ def prose(docstring: str) -> str:
     lines = inspect.cleandoc(docstring.expandtabs(4)).split("\n")
     kept = []
     for paragraph in _paragraphs(lines):
-        paragraph = _ROLE.sub(r"\1", paragraph)
-        for pattern, replacement in _INLINE:
-            paragraph = pattern.sub(replacement, paragraph)
+        if _MARKS.search(paragraph):
+            for pattern, replacement in _INLINE:
+                paragraph = pattern.sub(replacement, paragraph)
         if _is_prose(paragraph):
             kept.append(paragraph)
     # A docstring may hold an escaped lone surrogate, which no UTF-8 file can.
