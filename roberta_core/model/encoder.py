@@ -137,7 +137,7 @@ class Roberta(nn.Module):
 
         Args:
             input_ids: int [B, L].
-            attention_mask: [B, L], true or 1 at tokens, false or 0 at padding. None says that no row has padding, which is faster.
+            attention_mask: [B, L], true or 1 at tokens, false or 0 at padding. None: no row has padding, which is faster.
 
         Returns:
             [B, L, D]; what stands at padding is of no use.

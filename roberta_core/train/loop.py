@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from roberta_core.atomic import atomic_file
 from roberta_core.counter_random import key_of
 from roberta_core.data.order import rows_at
 from roberta_core.data.packed import PackedRows
@@ -61,6 +62,7 @@ class History:
     train: list[dict]
     validation: list[dict]
     tokens: int = 0
+    loss_sum: float = 0.0  # of the updates since the last point of the curve
 
 
 class Pretraining:
@@ -125,7 +127,7 @@ class Pretraining:
         """
         last_saved = time.monotonic()
         progress = Progress("pretrain", self.config.max_steps, "updates", done=self.step)
-        loss_sum = torch.zeros((), device=self.run.device)
+        loss_sum = torch.tensor(self.history.loss_sum, device=self.run.device)
         while self.step < self.config.max_steps:
             started = time.perf_counter()
             lr = self.config.recipe.lr_at(self.step, self.config.max_steps)
@@ -142,12 +144,12 @@ class Pretraining:
                 self._evaluate()
             progress.advance(1, self._note())
             if self.should_stop():
-                self._save()
+                self._save(loss_sum)
                 raise Preempted(
                     f"Stopped after update {self.step}; a checkpoint is kept.", "Run again to go on from there."
                 )
             if time.monotonic() - last_saved >= self.run.checkpoint_s:
-                self._save()
+                self._save(loss_sum)
                 last_saved = time.monotonic()
         progress.finish(self._note())
         last = self.history.validation[-1]
@@ -222,14 +224,13 @@ class Pretraining:
         """Real tokens (no padding) a second over the updates of this process; evaluation and saving do not count."""
         return self.step_tokens / self.step_s if self.step_s else 0.0
 
-    def _save(self) -> None:
+    def _save(self, loss_sum: torch.Tensor) -> None:
+        self.history.loss_sum = loss_sum.item()
         self.checkpoints.save(self.step, self.model, self.optimizers.state(), {"history": asdict(self.history)})
 
 
 def write_curve(points: list[dict], file: Path) -> None:
     """Writes points of a curve as CSV, for `dvc plots`."""
-    from roberta_core.atomic import atomic_file
-
     with atomic_file(file) as handle:
         columns = list(points[0])
         handle.write(",".join(columns) + "\n")

@@ -1,0 +1,81 @@
+"""Stage `pack`: document shards to rows of a fixed length, to `data/packed/{train,validation}/`. One file a shard."""
+
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from roberta_core.atomic import atomic_dir, digest_of, write_json
+from roberta_core.data.documents import open_shard, shard_paths
+from roberta_core.data.packing import token_type, write_packed
+from roberta_core.data.tokenizer import load_tokenizer
+from roberta_core.errors import BadInput
+from roberta_core.executor import map_shards, worker_count
+from roberta_core.progress import Progress
+from tasks.params import Params
+from tasks.stage import main
+
+SHARDS = Path("data/shards")
+TOKENIZER = Path("models/tokenizer")
+OUT = Path("data/packed")
+SPLITS = ("train", "validation")
+
+
+def _encoded(shard: Path, dtype: np.dtype) -> Iterator[list[np.ndarray]]:
+    """Token ids of a shard's documents, one list a record batch."""
+    tokenizer = load_tokenizer(TOKENIZER)
+    reader = open_shard(shard)
+    for number in range(reader.num_record_batches):
+        texts = reader.get_batch(number).column("text").to_pylist()
+        yield [np.array(each.ids, dtype) for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def pack_shard(
+    job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, alone: bool
+) -> tuple[dict[str, int], str]:
+    """Packs one document shard into one file; returns its counts and its sha256. `alone`: no other process packs, so the tokenizer may use all cores."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if alone else "false"
+    shard, file = job
+    counts = write_packed(_encoded(shard, token_type(vocab_size)), file, mode, max_length, vocab_size)
+    return counts, digest_of(file)
+
+
+def run(params: Params) -> dict:
+    """Packs both splits and writes a manifest for each."""
+    vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
+    config = params.pack
+    metrics: dict[str, float] = {}
+    with atomic_dir(OUT) as out:
+        for split in SPLITS:
+            shards = shard_paths(SHARDS / split)
+            (out / split).mkdir()
+            jobs = [(shard, out / split / shard.name) for shard in shards]
+            alone = min(worker_count(params.runtime.workers), len(jobs)) <= 1
+            pack = partial(
+                pack_shard, mode=config.mode, max_length=config.max_length, vocab_size=vocab_size, alone=alone
+            )
+            progress = Progress(f"pack {split}", len(jobs), "shards")
+            total = {"documents": 0, "tokens": 0, "rows": 0, "padding": 0}
+            files = {}
+            for (_, file), (counts, digest) in zip(jobs, map_shards(pack, jobs, params.runtime.workers)):
+                files[file.name] = digest
+                total = {name: total[name] + counts[name] for name in total}
+                progress.advance()
+            progress.finish(f"{total['rows']} rows, {total['tokens']} tokens")
+            if not total["rows"]:
+                raise BadInput(
+                    f"No {split} document has a token.", "Give the corpus more text, or lower clean.min_chars."
+                )
+            manifest = {**total, **config.model_dump(), "vocab_size": vocab_size}
+            manifest |= {"tokenizer_sha256": digest_of(TOKENIZER / "tokenizer.json"), "files_sha256": files}
+            write_json(out / split / "manifest.json", manifest)
+            metrics |= {f"{split}_{name}": value for name, value in total.items()}
+            metrics[f"{split}_fill"] = round(1 - total["padding"] / (total["rows"] * config.max_length), 6)
+    return metrics
+
+
+if __name__ == "__main__":
+    sys.exit(main("pack", run))
