@@ -1,0 +1,264 @@
+"""The Prefect flow: each stage of dvc.yaml one task of the same name, then register, promote and report.
+
+Prefect decides when and shows what happens; DVC decides what is stale. A stage that `dvc status` calls fresh, below
+stages that did not run, is shown as up to date without starting DVC; one below a stage that ran is handed to DVC, which
+skips it when its inputs came out the same. Prefect's own task cache stays off: two caches would disagree.
+
+The loop submits a stage when all that it needs have ended, at most `runtime.parallel_stages` at once, so that no
+worker thread waits for another. A failed stage stops what depends on it and nothing else. Exit code 75 of a stage
+means a new attempt after a pause; the pauses are here and not Prefect's retries, whose sleep no Ctrl-C can end.
+"""
+
+import fcntl
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed, State
+
+from flows import graph, settings
+from flows.process import Groups, run_stage
+from flows.terminal import Board
+from roberta_core.atomic import read_json
+from roberta_core.errors import TryAgain, UserError
+from roberta_core.progress import human_time
+from tasks.params import Params, load_params
+
+RETRY_AFTER_S = (10.0, 30.0, 90.0)
+STEPS = ("register", "promote", "report")
+
+
+class RunFailed(UserError):
+    """One stage or more failed; the first one's line is the message."""
+
+
+@dataclass
+class Run:
+    """One run: where it is, what it shows on, what it has started, how each stage ended (`how`, seconds, note)."""
+
+    root: Path
+    params: Params
+    board: Board
+    lock_fd: int
+    groups: Groups = field(default_factory=Groups)
+    ended: dict[str, tuple[str, float, str]] = field(default_factory=dict)
+    errors: list[BaseException] = field(default_factory=list)
+
+    def end(self, name: str, how: str, seconds: float = 0.0, note: str = "") -> None:
+        self.ended[name] = (how, seconds, note)
+        self.board.ended(name, how, seconds, note)
+
+
+@contextmanager
+def run_lock(root: Path) -> Iterator[int]:
+    """Holds the lock of the one run that may go on here; gives its file descriptor.
+
+    The kernel frees it when the last holder ends, so a killed run leaves no lock behind.
+
+    Raises:
+        TryAgain: another run holds it.
+    """
+    path = root / ".work" / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "its process is not known"
+            raise TryAgain(f"Another run is going on in this folder ({holder}).", "Wait until it ends, or stop it.") from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M')}\n")
+        handle.flush()
+        yield handle.fileno()
+
+
+# The run goes to tasks by this module and not as an argument: it holds locks and threads, which Prefect would try to
+# serialise for its records. One run a process, which the lock sees to.
+_run: Run | None = None
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def stage_task(name: str, stale: bool) -> State:
+    """Runs one stage, or says that it is up to date."""
+    run = _run
+    assert run is not None
+    if not stale:
+        run.end(name, "up to date")
+        return Completed(name="UpToDate", message="up to date")
+    logger = get_run_logger()
+    run.board.started(name)
+    pauses = list(RETRY_AFTER_S)
+    while True:
+        try:
+            ended = run_stage(name, run.root, run.groups, lambda line: run.board.line(name, line), run.lock_fd)
+            break
+        except TryAgain as error:
+            if run.groups.stopping.is_set() or not pauses:
+                return _failed(run, name, error)
+            pause = pauses.pop(0)
+            logger.warning("%s Again in %s.", error, human_time(pause))
+            run.board.say(f"{name}: {error} Again in {human_time(pause)}.", "yellow")
+            if run.groups.stopping.wait(pause):
+                return _failed(run, name, error)
+        except Exception as error:
+            return _failed(run, name, error)
+    logger.info("%s: %s in %.1f s, log in logs/%s.log", name, ended.how, ended.seconds, name.replace("@", "-"))
+    run.end(name, ended.how, ended.seconds)
+    if ended.how == "up to date":
+        return Completed(name="UpToDate", message="up to date")
+    return Completed(message=f"{ended.how} in {human_time(ended.seconds)}")
+
+
+def _failed(run: Run, name: str, error: BaseException) -> State:
+    run.errors.append(error)
+    run.end(name, "failed", note=str(error))
+    return Failed(message=str(error))
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def step_task(name: str) -> State:
+    """Register, promote or report: what has effects outside the tree, and so is no DVC stage."""
+    run = _run
+    assert run is not None
+    run.board.started(name)
+    started = time.monotonic()
+    try:
+        note = _STEPS[name](run)
+    except Exception as error:
+        state = _failed(run, name, error)
+        if not isinstance(error, UserError):
+            raise
+        return state
+    run.end(name, "done", time.monotonic() - started, note)
+    return Completed(message=note)
+
+
+def _register(run: Run) -> str:
+    from tasks.registry import register_all
+
+    new = register_all(run.params, run.root, on_line=lambda line: run.board.line("register", line))
+    return f"new versions: {', '.join(new)}" if new else "nothing new to register"
+
+
+def _promote(run: Run) -> str:
+    from tasks.registry import promote_all
+
+    said = promote_all(run.params, run.root)
+    for line in said:
+        run.board.say(f"    {line}", "dim")
+        get_run_logger().info(line)
+    return f"{len(said)} decided" if said else "nothing to decide"
+
+
+def _report(run: Run) -> str:
+    from tasks.registry import overview
+    from tasks.report import write_report
+
+    return str(write_report(run.root, overview(run.params, run.root)))
+
+
+_STEPS: dict[str, Callable[[Run], str]] = {"register": _register, "promote": _promote, "report": _report}
+
+
+def _run_stages(run: Run, plan: list[graph.Stage], stale: dict[str, list[str]]) -> None:
+    """Submits each stage when what it needs has ended; returns when nothing runs and nothing more can."""
+    futures: dict = {}
+    running: set[str] = set()
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+    waiting = list(plan)
+    while waiting or running:
+        for stage in [each for each in waiting if all(need in run.ended for need in each.needs)]:
+            hows = [run.ended[need][0] for need in stage.needs]
+            if any(how in ("failed", "not run") for how in hows):
+                run.end(stage.name, "not run", note="what it needs failed")
+            elif len(running) < run.params.runtime.parallel_stages:
+                must = stage.name in stale or any(how != "up to date" for how in hows)
+                named = stage_task.with_options(name=stage.name, task_run_name=stage.name)
+                future = named.submit(stage.name, must, wait_for=[futures[need] for need in stage.needs])
+                futures[stage.name] = future
+                running.add(stage.name)
+                future.add_done_callback(lambda _, name=stage.name: ended.put(name))
+            else:
+                continue
+            waiting.remove(stage)
+        if running:
+            name = ended.get()
+            running.discard(name)
+            if name not in run.ended:
+                # Prefect itself failed, not the stage
+                error = RunFailed(f"{name}: {futures[name].state.message}", "Prefect's log says more.")
+                run.errors.append(error)
+                run.end(name, "failed", note=str(error))
+
+
+def _artifacts(run: Run) -> None:
+    rows = [{"stage": name, "ended": how, "seconds": round(seconds, 1), "note": note} for name, (how, seconds, note) in run.ended.items()]
+    create_table_artifact(key="stages", table=rows, description="How each stage ended")
+    summary = run.root / "reports" / "summary.md"
+    counts = ", ".join(f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows))
+    text = f"# Run of {run.root.name}\n\n{len(rows)} stages and steps: {counts}.\n"
+    text += "".join(f"\n- **failed**: {error}" for error in run.errors)
+    if summary.is_file() and not run.errors:
+        text += f"\n{summary.read_text(encoding='utf8')}"
+    create_markdown_artifact(key="summary", markdown=text, description="What the run did")
+
+
+@flow(name="pipeline", persist_result=False, validate_parameters=False)
+def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
+    """Brings every stage up to date; then, with `publish`, registers, promotes and writes the report.
+
+    Returns how each stage and step ended.
+
+    Raises:
+        RunFailed: a stage failed. TryAgain: another run is going, or a stage still asked for another attempt.
+    """
+    global _run
+    folder = settings.find_root(Path(root))
+    settings.prepare(folder)
+    params = load_params(folder / "params.yaml")
+    with run_lock(folder) as lock_fd:
+        plan = graph.read_stages(folder)
+        stale = graph.read_stale(folder)
+        graph.remember_lock_order(folder)
+        steps = STEPS if publish else ()
+        with Board(len(plan) + len(steps)) as board:
+            _run = run = Run(folder, params, board, lock_fd)
+            try:
+                _run_stages(run, plan, stale)
+                for name in steps:
+                    if run.errors:
+                        run.end(name, "not run")
+                    else:
+                        step_task.with_options(name=name, task_run_name=name)(name, return_state=True)
+                _artifacts(run)
+            finally:
+                run.groups.stop()
+                graph.restore_lock_order(folder, plan)
+                _run = None
+    if run.errors:
+        raise _first_error(run)
+    return {name: how for name, (how, _, _) in run.ended.items()}
+
+
+def _first_error(run: Run) -> BaseException:
+    """The first failure, as one line; the others are on the board already."""
+    first = run.errors[0]
+    if not isinstance(first, UserError):
+        return first
+    more = len(run.errors) - 1
+    mend = first.mend + (f" And {more} more failed, see above." if more else "")
+    return TryAgain(first.what, mend) if isinstance(first, TryAgain) else RunFailed(first.what, mend)
+
+
+def read_summary(root: Path) -> dict:
+    """The numbers of metrics/summary.json; empty when there are none."""
+    path = root / "metrics" / "summary.json"
+    return read_json(path) if path.is_file() else {}

@@ -1,0 +1,87 @@
+"""What a person sees while the flow runs: one line a running stage on a terminal, plain lines elsewhere.
+
+On a terminal the lines of running stages rewrite themselves below the list of the finished ones. Through a pipe every
+event is a line of its own, and a stage's progress shows at most every ten seconds, so that a log file stays short.
+"""
+
+import threading
+import time
+
+from roberta_core.progress import human_time
+
+PLAIN_EVERY_S = 10.0
+MARKS = {"done": "✓", "restored": "✓", "up to date": "·", "failed": "✗", "not run": "–"}
+STYLES = {"done": "green", "restored": "green", "up to date": "dim", "failed": "bold red", "not run": "yellow"}
+
+
+class Board:
+    """Shows the stages of one run. Safe to call from the threads of the stages."""
+
+    def __init__(self, total: int):
+        from rich.console import Console
+
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = None
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[float, str]] = {}
+        self._shown: dict[str, float] = {}
+        self._total, self._ended = total, 0
+
+    def __enter__(self) -> "Board":
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._console.soft_wrap = False
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def _render(self):
+        from rich.text import Text
+
+        with self._lock:
+            running = list(self._running.items())
+        lines = []
+        for name, (since, last) in running:
+            line = Text.assemble((" ▸ ", "cyan"), (name, "bold"), (f"  {human_time(time.monotonic() - since)}  ", "cyan"))
+            # the stage's own prefix says its name again
+            line.append(last.removeprefix(f"{name.replace('@', '-')}: "), "dim")
+            line.truncate(max(20, self._console.width - 1), overflow="ellipsis")
+            lines.append(line)
+        return Text("\n").join(lines)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of its own."""
+        self._console.print(text, style=style or None, markup=False)
+
+    def started(self, name: str) -> None:
+        with self._lock:
+            self._running[name] = (time.monotonic(), "")
+            self._shown[name] = time.monotonic()
+        if not self._live:
+            self.say(f"{name}: started")
+
+    def line(self, name: str, text: str) -> None:
+        """A line that a running stage printed."""
+        with self._lock:
+            since, _ = self._running.get(name, (time.monotonic(), ""))
+            self._running[name] = (since, text)
+            due = not self._live and time.monotonic() - self._shown.get(name, 0.0) >= PLAIN_EVERY_S
+            if due:
+                self._shown[name] = time.monotonic()
+        if due:
+            self.say(f"{name}: {text.removeprefix(name.replace('@', '-') + ': ')}")
+
+    def ended(self, name: str, how: str, seconds: float = 0.0, note: str = "") -> None:
+        """A stage or a step has ended; `how` is a key of `MARKS`."""
+        with self._lock:
+            self._running.pop(name, None)
+            self._ended += 1
+            count = f"[{self._ended}/{self._total}]"
+        took = f" in {human_time(seconds)}" if how in ("done", "restored") else ""
+        told = "restored from the cache" if how == "restored" else how
+        self.say(f"{count} {MARKS[how]} {name}: {told}{took}{f' – {note}' if note else ''}", STYLES[how])
