@@ -30,8 +30,9 @@ class Source(Section):
     """One corpus source. `kind` says how it is read; the other keys depend on it."""
 
     kind: Literal["files", "python-docs", "hub", "http"] = Field(description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or one file from an address.")
-    path: str = Field(description="files: the file, folder or glob to read. Other kinds: a file here whose change makes the source stale (constraints.txt).")
+    path: str = Field(description="files: the file or folder to read. Other kinds: a file here whose change makes the source stale (constraints.txt).")
     format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field("auto", description="files, http: how to read each file; auto goes by name and first bytes.")
+    pattern: str = Field("", description="files: read only files under path whose names match, for example *.txt; a * also crosses folders.")
     text_field: str = Field("text", description="jsonl, hub: the field that holds the text.")
     packages: list[str] = Field([], description="python-docs: installed distributions whose docstrings are read, beside the standard library.")
     name: str = Field("", description="hub: the dataset's name, for example wikimedia/wikipedia.")
@@ -46,6 +47,8 @@ class Source(Section):
     @model_validator(mode="after")
     def _keys_of_kind(self) -> "Source":
         needed = {"hub": ("name",), "http": ("url", "sha256")}.get(self.kind, ())
+        if self.kind == "files" and ("*" in self.path or "?" in self.path):
+            raise ValueError("path takes a file or folder, which DVC watches; put the glob under pattern")
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"a source of kind {self.kind} needs the key {key}")
