@@ -5,12 +5,12 @@ Everything that happens at update `n` is a function of (configuration, data, `n`
 no generator to save, and a run that was killed and resumed ends in the same weights, bit for bit, as one that was not.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -197,15 +197,19 @@ class Pretraining:
 
     def _log(self, loss_sum: torch.Tensor, lr: float, norm: torch.Tensor | None) -> None:
         since = (self.step - 1) % self.config.log_every + 1
-        loss = loss_sum.item() / since
-        if not np.isfinite(loss):
+        loss = self._finite(loss_sum) / since
+        point = {"step": self.step, "loss": loss, "lr": lr} | ({} if norm is None else {"grad_norm": norm.item()})
+        self.history.train.append(point)
+        self.on_point(self.step, {"train/" + key: value for key, value in point.items() if key != "step"})
+
+    def _finite(self, loss_sum: torch.Tensor) -> float:
+        loss = loss_sum.item()
+        if not math.isfinite(loss):
             raise BadInput(
                 f"The loss is {loss} at update {self.step}: training has diverged.",
                 "Lower pretrain.peak_lr, or set pretrain.clip_norm to 1.0 and pretrain.precision to fp32.",
             )
-        point = {"step": self.step, "loss": loss, "lr": lr} | ({} if norm is None else {"grad_norm": norm.item()})
-        self.history.train.append(point)
-        self.on_point(self.step, {"train/" + key: value for key, value in point.items() if key != "step"})
+        return loss
 
     def _evaluate(self) -> None:
         scored = self.held_out.score(self.model, self.run.device, self.config.precision)
@@ -225,7 +229,7 @@ class Pretraining:
         return self.step_tokens / self.step_s if self.step_s else 0.0
 
     def _save(self, loss_sum: torch.Tensor) -> None:
-        self.history.loss_sum = loss_sum.item()
+        self.history.loss_sum = self._finite(loss_sum)  # a spoilt state is never saved
         self.checkpoints.save(self.step, self.model, self.optimizers.state(), {"history": asdict(self.history)})
 
 
