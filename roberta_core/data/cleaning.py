@@ -31,7 +31,9 @@ _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # C0 and C1 controls but tab and newline; soft hyphen, zero-width space, word joiner and invisible operators, direction
 # marks, byte order mark, interlinear annotation, noncharacters. Zero-width (non-)joiners stay: they are spelling in
 # Persian and many Indic scripts.
-_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff]"
+)
 _ASCII_INVISIBLE = bytes([*range(0x09), *range(0x0E, 0x20), 0x7F])
 _SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 _LINE_EDGES = re.compile(r" *\n *")
@@ -138,7 +140,9 @@ def clean_batch(batch: pa.RecordBatch, rules: Rules, funnel: Funnel) -> pa.Recor
         texts.append(text)
         rows.append(row)
     kept = batch.take(pa.array(rows, pa.int64()))
-    return pa.record_batch([pa.array(texts, pa.string()), *(kept.column(name) for name in SCHEMA.names[1:])], schema=SCHEMA)
+    return pa.record_batch(
+        [pa.array(texts, pa.string()), *(kept.column(name) for name in SCHEMA.names[1:])], schema=SCHEMA
+    )
 
 
 def clean_shard(raw: Path, folder: Path, rules: Rules, hasher: MinHasher) -> dict:
@@ -147,7 +151,10 @@ def clean_shard(raw: Path, folder: Path, rules: Rules, hasher: MinHasher) -> dic
     reader = open_shard(raw)
     schema = signature_schema(hasher.num_hashes)
     signatures = folder / raw.name.replace("part-", "signatures-")
-    with pa.ipc.new_file(folder / raw.name, SCHEMA) as texts_out, pa.ipc.new_file(signatures, schema) as signatures_out:
+    with (
+        pa.ipc.new_file(folder / raw.name, SCHEMA) as texts_out,
+        pa.ipc.new_file(signatures, schema) as signatures_out,
+    ):
         for index in range(reader.num_record_batches):
             clean = clean_batch(reader.get_batch(index), rules, funnel)
             if not len(clean):

@@ -138,7 +138,9 @@ def open_shard(path: Path) -> pa.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except pa.ArrowInvalid:
-        raise BadInput(f"{path} is not a whole Arrow file.", "Remove it and run the stage that makes it again.") from None
+        raise BadInput(
+            f"{path} is not a whole Arrow file.", "Remove it and run the stage that makes it again."
+        ) from None
 
 
 def read_shards(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

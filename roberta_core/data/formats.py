@@ -22,7 +22,15 @@ the memory."""
 MAX_LINE_BYTES = 64 << 20
 """A longer line is not text but a file without line ends."""
 
-FORMATS = {".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+FORMATS = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".md": "md",
+    ".markdown": "md",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
 META_KEYS = ("id", "url", "title", "author", "date", "lang", "language")
 """Fields of a jsonl line that are kept beside the text, where they are short strings or numbers."""
 
@@ -153,7 +161,11 @@ def read_jsonl(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "
         if not isinstance(text, str):
             funnel.drop("text_not_a_string", f"{place}: {text_field} is a {type(text).__name__}")
             continue
-        meta = {key: value[key] for key in META_KEYS if key != text_field and isinstance(value.get(key), str | int) and len(str(value[key])) <= 300}
+        meta = {
+            key: value[key]
+            for key in META_KEYS
+            if key != text_field and isinstance(value.get(key), str | int) and len(str(value[key])) <= 300
+        }
         yield text, meta
 
 

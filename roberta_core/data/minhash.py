@@ -26,7 +26,9 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """Odd multipliers: the golden ratio's, and those of splitmix64 (Steele et al. 2014)."""
 
 # What is neither letter, digit nor mark beyond ASCII becomes a space; a CJK character becomes a word of its own.
-_PUNCTUATION = re.compile(r"[\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u2000-\u200b\u200e-\u2064\u2190-\u2bff\u3000-\u3004\u3008-\u3020\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\ufffd]")
+_PUNCTUATION = re.compile(
+    r"[\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u2000-\u200b\u200e-\u2064\u2190-\u2bff\u3000-\u3004\u3008-\u3020\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\ufffd]"
+)
 _CJK = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f])")
 
 _IS_WORD = np.zeros(256, dtype=bool)
@@ -82,7 +84,9 @@ def shingle_hashes(texts: Sequence[str], shingle_words: int) -> tuple[np.ndarray
     sizes = ends - starts
 
     # Each word: sum of (byte + 1) * base^(place in word), as differences of one running sum.
-    place = np.arange(len(data)) - np.repeat(np.concatenate([[0], starts]), np.diff(np.concatenate([[0], starts, [len(data)]])))
+    place = np.arange(len(data)) - np.repeat(
+        np.concatenate([[0], starts]), np.diff(np.concatenate([[0], starts, [len(data)]]))
+    )
     terms = (data.astype(np.uint64) + np.uint64(1)) * _WORD_POWERS[place & (len(_WORD_POWERS) - 1)]
     terms[~inside] = 0
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
@@ -116,7 +120,9 @@ class MinHasher:
 
     def __init__(self, num_hashes: int = 112, shingle_words: int = 5):
         self.num_hashes, self.shingle_words = num_hashes, shingle_words
-        drawn = mix(np.arange(1, 2 * num_hashes + 1, dtype=np.uint64) * _WORD_BASE + np.uint64(_SEED)).astype(np.uint32)
+        drawn = mix(np.arange(1, 2 * num_hashes + 1, dtype=np.uint64) * _WORD_BASE + np.uint64(_SEED)).astype(
+            np.uint32
+        )
         self._factors, self._offsets = drawn[:num_hashes] | np.uint32(1), drawn[num_hashes:]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:

@@ -38,7 +38,17 @@ MAX_JOINED_CHARS = 4000
 CHUNK_BYTES = 2_000_000
 """Source code that one unit of work parses."""
 
-SKIPPED_FOLDERS = {"test", "tests", "testing", "_vendor", "vendored", "site-packages", "idle_test", "pydoc_data", "__pycache__"}
+SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "testing",
+    "_vendor",
+    "vendored",
+    "site-packages",
+    "idle_test",
+    "pydoc_data",
+    "__pycache__",
+}
 
 
 @dataclass(frozen=True)
@@ -68,12 +78,18 @@ _INLINE = [
 _UNDERLINE = re.compile(r"^([=\-~^`'\"#*+.:])\1{2,}$")
 _TABLE = re.compile(r"^[+|]|^=+(\s+=+)+$|^-+(\s+-+)+$")
 _DIRECTIVE = re.compile(r"^\.\.( |$)")
-_PROSE_DIRECTIVE = re.compile(r"^\.\. (?:note|warning|tip|seealso|important|caution|versionadded|versionchanged|deprecated|admonition)::\s*(.*)$")
-_FIELD = re.compile(r"^:(?:param|parameter|arg|argument|key|keyword|raises?|returns?|return|yields?|ivar|var|cvar|type|rtype)\b[^:]*:\s*")
+_PROSE_DIRECTIVE = re.compile(
+    r"^\.\. (?:note|warning|tip|seealso|important|caution|versionadded|versionchanged|deprecated|admonition)::\s*(.*)$"
+)
+_FIELD = re.compile(
+    r"^:(?:param|parameter|arg|argument|key|keyword|raises?|returns?|return|yields?|ivar|var|cvar|type|rtype)\b[^:]*:\s*"
+)
 _ENTRY = re.compile(r"^\*{0,2}[\w.*`, ]{1,60}(?:\s*\([^)]*\))?\s*:\s+(?=\S)")
 _NUMPYDOC = re.compile(r"^\*{0,2}\w[\w.*`, ]*\s:(?:\s|$)")
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
-_GOOGLE = re.compile(r"^(?:Args|Arguments|Parameters?|Returns?|Raises|Yields|Example|Examples|Attributes|Notes?|See Also|References|Keyword [Aa]rgs|Usage)(?:::?)$")
+_GOOGLE = re.compile(
+    r"^(?:Args|Arguments|Parameters?|Keyword [Aa]rgs|Returns?|Raises|Yields|Attributes|Examples?|Notes?|See Also|References|Usage)::?$"
+)
 _WORD = re.compile(r"[A-Za-z][a-z'’-]*[.,;:!?)]*$")
 
 
@@ -165,10 +181,17 @@ def _docstrings(tree: ast.AST) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = body[0] if body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 yield name, first.value.value
         inner = [child for child in body if hasattr(child, "body")]
-        waiting += [(f"{name}.{child.name}".lstrip(".") if hasattr(child, "name") else name, child) for child in reversed(inner)]
+        waiting += [
+            (f"{name}.{child.name}".lstrip(".") if hasattr(child, "name") else name, child)
+            for child in reversed(inner)
+        ]
 
 
 def _module_texts(module: Module, funnel: Funnel) -> Iterator[tuple[str, dict]]:
@@ -225,13 +248,26 @@ def modules(packages: list[str], key: str) -> list[Module]:
         BadInput: a distribution is not installed; `key` names the params key.
     """
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    found = [Module(path, path.relative_to(stdlib).as_posix(), "python") for path in sorted(stdlib.rglob("*.py")) if not _skipped(path.relative_to(stdlib))]
+    found = [
+        Module(path, path.relative_to(stdlib).as_posix(), "python")
+        for path in sorted(stdlib.rglob("*.py"))
+        if not _skipped(path.relative_to(stdlib))
+    ]
     for package in packages:
         try:
             files = importlib.metadata.distribution(package).files or []
         except importlib.metadata.PackageNotFoundError:
-            raise BadInput(f"{key}.packages names {package}, which is not installed.", f"Install it, or take it out of {key}.packages.") from None
-        names = sorted({Path(file) for file in files if file.suffix == ".py" and not _skipped(Path(file)) and ".." not in file.parts})
+            raise BadInput(
+                f"{key}.packages names {package}, which is not installed.",
+                f"Install it, or take it out of {key}.packages.",
+            ) from None
+        names = sorted(
+            {
+                Path(file)
+                for file in files
+                if file.suffix == ".py" and not _skipped(Path(file)) and ".." not in file.parts
+            }
+        )
         located = [(name, Path(importlib.metadata.distribution(package).locate_file(name))) for name in names]
         found += [Module(path, name.as_posix(), package) for name, path in located if path.is_file()]
     return found

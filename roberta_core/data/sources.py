@@ -69,7 +69,10 @@ def list_files(files: Files, key: str) -> list[tuple[str, int]]:
     except (ConnectionError, TimeoutError) as error:
         raise TryAgain(f"{files.root} cannot be reached: {error}.", "Try again when it can.") from None
     except (ImportError, ValueError) as error:
-        raise BadInput(f"{key}.path is {files.root}, which fsspec cannot open: {error}.", "Mend the path, or install what it names.") from None
+        raise BadInput(
+            f"{key}.path is {files.root}, which fsspec cannot open: {error}.",
+            "Mend the path, or install what it names.",
+        ) from None
     base = root.rstrip("/") + "/"
     names = sorted((name.removeprefix(base), info.get("size") or 0) for name, info in found.items())
     names = [(name, size) for name, size in names if not any(part.startswith(".") for part in name.split("/"))]
@@ -80,8 +83,15 @@ def list_files(files: Files, key: str) -> list[tuple[str, int]]:
     if files.pattern:
         names = [(name, size) for name, size in names if fnmatch.fnmatchcase(name, files.pattern)]
         if not names:
-            raise BadInput(f"No file under {files.root} matches {files.pattern}.", f"Mend {key}.pattern or {key}.path.")
+            raise BadInput(
+                f"No file under {files.root} matches {files.pattern}.", f"Mend {key}.pattern or {key}.path."
+            )
     return names
+
+
+def first(documents: Iterator[Document], count: int) -> Iterator[Document]:
+    """The first `count` documents; all where it is 0."""
+    return islice(documents, count) if count else documents
 
 
 def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> Iterator[Document]:
@@ -124,7 +134,7 @@ def fetch_files(files: Files, source: str, folder: Path, max_docs: int, workers:
     found = list_files(files, key)
     if max_docs:
         funnel = Funnel()
-        write_shards(islice(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, PART_MB)
+        write_shards(first(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, PART_MB)
         return funnel
     groups: list[tuple[int, list[str]]] = []
     room = 0
@@ -136,7 +146,9 @@ def fetch_files(files: Files, source: str, folder: Path, max_docs: int, workers:
         room -= size
     funnel, count = Funnel(), 0
     progress = Progress(f"reading {source}", len(found), "files")
-    for read, parts, counted in map_shards(partial(_read_group, files=files, source=source, folder=folder), groups, workers):
+    for read, parts, counted in map_shards(
+        partial(_read_group, files=files, source=source, folder=folder), groups, workers
+    ):
         for part in parts:
             os.replace(part, folder / f"part-{count:05d}.arrow")
             count += 1
@@ -180,7 +192,10 @@ def fetch_url(url: str, sha256: str, folder: Path, timeout_s: float = TIMEOUT_S)
             out.flush()
             os.fsync(out.fileno())
         if digest.hexdigest() != sha256.lower():
-            raise BadInput(f"{url} has the SHA-256 {digest.hexdigest()}, not {sha256}.", "Check the file, then set the source's sha256 to its own.")
+            raise BadInput(
+                f"{url} has the SHA-256 {digest.hexdigest()}, not {sha256}.",
+                "Check the file, then set the source's sha256 to its own.",
+            )
         os.replace(temporary, final)
     except urllib.error.HTTPError as error:
         told = f"{url} answers {error.code} {error.reason}."
@@ -190,15 +205,21 @@ def fetch_url(url: str, sha256: str, folder: Path, timeout_s: float = TIMEOUT_S)
     except BadInput:
         raise
     except (ValueError, http.client.InvalidURL) as error:
-        raise BadInput(f"{url} is no address: {error}.", "Set the source's url to one that begins with https://") from None
+        raise BadInput(
+            f"{url} is no address: {error}.", "Set the source's url to one that begins with https://"
+        ) from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise TryAgain(f"{url} cannot be fetched: {getattr(error, 'reason', error)}.", "Check the network and try again.") from None
+        raise TryAgain(
+            f"{url} cannot be fetched: {getattr(error, 'reason', error)}.", "Check the network and try again."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     return final
 
 
-def read_hub(name: str, config: str, split: str, revision: str, streaming: bool, text_field: str, source: str, funnel: Funnel) -> Iterator[Document]:
+def read_hub(
+    name: str, config: str, split: str, revision: str, streaming: bool, text_field: str, source: str, funnel: Funnel
+) -> Iterator[Document]:
     """The rows of a Hugging Face dataset (or of a local folder that `datasets` opens) as documents.
 
     Raises:
@@ -214,10 +235,16 @@ def read_hub(name: str, config: str, split: str, revision: str, streaming: bool,
     except (ConnectionError, TimeoutError) as error:
         raise TryAgain(f"{told} cannot be reached: {error}.", "Check the network and try again.") from None
     except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise BadInput(f"{told} cannot be opened: {' '.join(str(error).split())[:300]}.", "Mend the source's name, config, split or revision.") from None
+        raise BadInput(
+            f"{told} cannot be opened: {' '.join(str(error).split())[:300]}.",
+            "Mend the source's name, config, split or revision.",
+        ) from None
     columns = list(rows.features or {})
     if columns and text_field not in columns:
-        raise BadInput(f"{told} has no column {text_field}; it has: {', '.join(columns)}.", "Set the source's text_field to one of them.")
+        raise BadInput(
+            f"{told} has no column {text_field}; it has: {', '.join(columns)}.",
+            "Set the source's text_field to one of them.",
+        )
     progress = Progress(f"reading {source}", 0 if streaming else len(rows), "rows")
     try:
         for row in rows:
@@ -230,7 +257,11 @@ def read_hub(name: str, config: str, split: str, revision: str, streaming: bool,
                 funnel.drop(reason, str(row)[:200])
                 continue
             funnel.keep(text)
-            meta = {key: row[key] for key in META_KEYS if key != text_field and isinstance(row.get(key), str | int) and len(str(row[key])) <= 300}
+            meta = {
+                key: row[key]
+                for key in META_KEYS
+                if key != text_field and isinstance(row.get(key), str | int) and len(str(row[key])) <= 300
+            }
             yield to_document(text, source, meta)
     except (ConnectionError, TimeoutError) as error:
         raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None

@@ -1,0 +1,66 @@
+"""download: one source's text, as it comes, into document parts under data/raw/<source>."""
+
+import sys
+from pathlib import Path
+
+from roberta_core.atomic import atomic_dir, write_json
+from roberta_core.data.documents import write_shards
+from roberta_core.data.funnel import Funnel
+from roberta_core.data.python_docs import read_python_docs
+from roberta_core.data.sources import PART_MB, Files, fetch_files, fetch_url, first, read_hub
+from roberta_core.errors import BadInput, BadParams
+from tasks.params import Params
+from tasks.stage import WORK, main
+
+RAW = Path("data/raw")
+
+
+def run(params: Params, source: str) -> dict:
+    """Reads one source of params.corpus.sources. Returns the funnel's counts."""
+    if source not in params.corpus.sources:
+        raise BadParams(f"There is no source {source}.", f"corpus.sources has: {', '.join(params.corpus.sources)}.")
+    given = params.corpus.sources[source]
+    workers, key = params.runtime.workers, f"corpus.sources.{source}"
+    funnel = Funnel()
+    with atomic_dir(RAW / source) as folder:
+        if given.kind == "files":
+            files = Files(given.path, given.format, given.text_field, given.pattern)
+            funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
+        elif given.kind == "http":
+            files = Files(str(fetch_url(given.url, given.sha256, WORK / "http")), given.format, given.text_field)
+            funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
+        elif given.kind == "hub":
+            rows = read_hub(
+                given.name,
+                given.config,
+                given.split,
+                given.revision,
+                given.streaming,
+                given.text_field,
+                source,
+                funnel,
+            )
+            write_shards(first(rows, given.max_docs), folder, PART_MB)
+        else:
+            documents = read_python_docs(given.packages, source, workers, funnel, key)
+            write_shards(first(documents, given.max_docs), folder, PART_MB)
+        if not funnel.kept:
+            raise nothing_read(source, funnel, key)
+        write_json(folder / "funnel.json", funnel.to_dict())
+    return funnel.metrics()
+
+
+def nothing_read(source: str, funnel: Funnel, key: str) -> BadInput:
+    """The error for a source that gave no document: why, with an example."""
+    reasons = "; ".join(
+        f"{reason} {count} (for example {funnel.examples[reason][0]!r})"
+        for reason, count in sorted(funnel.dropped.items())
+    )
+    return BadInput(
+        f"The source {source} gave no document: {reasons or 'it has none'}.",
+        f"Mend the files, or set {key} to others.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main("download", run))
