@@ -9,12 +9,10 @@ worker thread waits for another. A failed stage stops what depends on it and not
 means a new attempt after a pause; the pauses are here and not Prefect's retries, whose sleep no Ctrl-C can end.
 """
 
-import fcntl
-import os
 import queue
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from flows.process import Groups, run_stage
 from flows.terminal import Board
 from roberta_core.atomic import read_json
 from roberta_core.errors import TryAgain, UserError
+from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
 from tasks.params import Params, load_params
 
@@ -56,28 +55,9 @@ class Run:
         self.board.ended(name, how, seconds, note)
 
 
-@contextmanager
-def run_lock(root: Path) -> Iterator[int]:
-    """Holds the lock of the one run that may go on here; gives its file descriptor.
-
-    The kernel frees it when the last holder ends, so a killed run leaves no lock behind.
-
-    Raises:
-        TryAgain: another run holds it.
-    """
-    path = root / ".work" / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "its process is not known"
-            raise TryAgain(f"Another run is going on in this folder ({holder}).", "Wait until it ends, or stop it.") from None
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M')}\n")
-        handle.flush()
-        yield handle.fileno()
+def run_lock(root: Path) -> AbstractContextManager[int]:
+    """Holds the lock of the one run that may go on here; gives its file descriptor, which the guards share."""
+    return held_lock(root / ".work" / "run.lock", "Another run is going on in this folder")
 
 
 # The run goes to tasks by this module and not as an argument: it holds locks and threads, which Prefect would try to

@@ -82,6 +82,6 @@ class Board:
             self._running.pop(name, None)
             self._ended += 1
             count = f"[{self._ended}/{self._total}]"
-        took = f" in {human_time(seconds)}" if how in ("done", "restored") else ""
-        told = "restored from the cache" if how == "restored" else how
-        self.say(f"{count} {MARKS[how]} {name}: {told}{took}{f' – {note}' if note else ''}", STYLES[how])
+            took = f" in {human_time(seconds)}" if how in ("done", "restored") else ""
+            told = "restored from the cache" if how == "restored" else how
+            self.say(f"{count} {MARKS[how]} {name}: {told}{took}{f' – {note}' if note else ''}", STYLES[how])

@@ -10,8 +10,8 @@ from roberta_core.errors import TryAgain
 
 
 @contextmanager
-def held_lock(file: Path, what: str) -> Iterator[None]:
-    """Holds `file` exclusively for the block. `what` begins the error's sentence: "Another run is going on".
+def held_lock(file: Path, what: str) -> Iterator[int]:
+    """Holds `file` exclusively for the block; gives its descriptor, which a child may share. `what` begins the error's sentence: "Another run is going on".
 
     Raises:
         TryAgain: another process holds it (exit code 75).
@@ -26,6 +26,6 @@ def held_lock(file: Path, what: str) -> Iterator[None]:
             raise TryAgain(f"{what} (process {holder or 'unknown'}).", "Wait until it is done, or stop it.") from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield handle
     finally:
         os.close(handle)
