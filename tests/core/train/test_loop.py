@@ -67,7 +67,7 @@ def test_stop_saves_and_resumes_between_points_of_the_curve(tmp_path):
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("name", "steps"), [("paper", 400), ("fast", 150)])
+@pytest.mark.parametrize(("name", "steps"), [("paper", 300), ("fast", 300)])
 def test_it_learns(tmp_path, name, steps):
     training = build(tmp_path, name, steps, checkpoint_s=1e9)
     final = training.train()
