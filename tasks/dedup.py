@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_dir, read_json, write_json
-from roberta_core.data.dedup import Corpus, Verdict, deduplicate, open_corpus, read_rows
+from roberta_core.data.corpus import Corpus, open_corpus, read_rows
+from roberta_core.data.dedup import Verdict, deduplicate
 from roberta_core.data.documents import open_shard
 from roberta_core.data.funnel import EXAMPLE_CHARS, EXAMPLES, Funnel
 from roberta_core.errors import BadInput

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_dir, write_json
-from roberta_core.data.dedup import Corpus, content_hashes, open_corpus
+from roberta_core.data.corpus import Corpus, content_hashes, open_corpus
 from roberta_core.data.documents import ShardWriter, open_shard
 from roberta_core.data.funnel import Funnel
 from roberta_core.errors import BadInput

@@ -88,7 +88,8 @@ _ENTRY = re.compile(r"^\*{0,2}[\w.*`, ]{1,60}(?:\s*\([^)]*\))?\s*:\s+(?=\S)")
 _NUMPYDOC = re.compile(r"^\*{0,2}\w[\w.*`, ]*\s:(?:\s|$)")
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
 _GOOGLE = re.compile(
-    r"^(?:Args|Arguments|Parameters?|Keyword [Aa]rgs|Returns?|Raises|Yields|Attributes|Examples?|Notes?|See Also|References|Usage)::?$"
+    r"^(?:Args|Arguments|Parameters?|Keyword [Aa]rgs|Returns?|Raises|Yields|Attributes|Examples?|Notes?|See Also|References|Usage)"
+    r"::?$"
 )
 _WORD = re.compile(r"[A-Za-z][a-z'’-]*[.,;:!?)]*$")
 
@@ -209,7 +210,7 @@ def _module_texts(module: Module, funnel: Funnel) -> Iterator[tuple[str, dict]]:
         text = prose(docstring)
         if len(text) >= OWN_DOCUMENT_CHARS:
             yield text, {"module": module.name, "object": name, "package": module.package}
-        elif text:
+        elif text and text not in joined:  # an overriding method often repeats its parent's docstring
             joined.append(text)
             if sum(map(len, joined)) >= MAX_JOINED_CHARS:
                 yield "\n\n".join(joined), {"module": module.name, "package": module.package}
