@@ -40,6 +40,12 @@ def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start")
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def _svg(parts: list[str], title: str, width: int, height: int, more: str = "") -> Markup:
+    style = "narrow" if width < 500 else "wide"
+    head = f'<svg class="chart {style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"{more}>'
+    return Markup(head + "".join(parts) + "</svg>")
+
+
 def apart(wanted: list[float], gap: float) -> list[float]:
     """Positions near the `wanted` ones, in the same order, no two closer than `gap`."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
@@ -61,7 +67,16 @@ def apart(wanted: list[float], gap: float) -> list[float]:
 
 
 def line_chart(
-    lines: list[Line], *, title: str, x_name: str, shape: str, width: int, height: int, reference: tuple[float, str] | None = None, zero: bool = False
+    lines: list[Line],
+    *,
+    title: str,
+    x_name: str,
+    shape: str,
+    width: int,
+    height: int,
+    unit: str = "",
+    reference: tuple[float, str] | None = None,
+    zero: bool = False,
 ) -> Markup:
     """A line chart, labelled at its lines' ends.
 
@@ -71,6 +86,7 @@ def line_chart(
         x_name: what the horizontal axis counts.
         shape: a format for values, for example `{:.2f}`.
         width, height: px.
+        unit: said after the values of the labels.
         reference: a value and its name, drawn as a dashed level.
         zero: let the vertical axis begin at 0.
     """
@@ -81,9 +97,10 @@ def line_chart(
     pad = (high - low or abs(high) or 1.0) * 0.06
     low, high = (0.0 if zero else low - pad), high + pad
     marks = ticks(low, high, max(2, height // 55))
-    names = [f"{line.label} {shape.format(line.points[-1][1])}" for line in lines]
+    tick_shape = "{:g}" if all(len(f"{mark:g}") < 7 for mark in marks) else "{:.0e}"
+    names = [f"{line.label} {shape.format(line.points[-1][1])}{unit}" for line in lines]
     narrow = width < 500
-    left = max(len(shape.format(mark)) for mark in marks) * CHAR_PX + 10
+    left = max(len(tick_shape.format(mark)) for mark in marks) * CHAR_PX + 10
     right = 14 if narrow else max(map(len, names)) * CHAR_PX + 16
     top, bottom = 12, 40
     x0, x1 = min(0.0, *xs), max(xs)
@@ -97,10 +114,12 @@ def line_chart(
     out = []
     for mark in marks:
         out.append(f'<path class="grid" d="M{left:.1f} {py(mark):.1f}H{width - right:.1f}"/>')
-        out.append(_text(left - 8, py(mark) + 4, shape.format(mark), "tick", "end"))
+        out.append(_text(left - 8, py(mark) + 4, tick_shape.format(mark), "tick", "end"))
     x_marks = ticks(x0, x1, 4 if narrow else 8)
     for mark in x_marks:
-        out.append(_text(px(mark), height - bottom + 18, f"{mark:,g}", "tick", "middle" if px(mark) < width - 14 else "end"))
+        out.append(
+            _text(px(mark), height - bottom + 18, f"{mark:,g}", "tick", "middle" if px(mark) < width - 14 else "end")
+        )
     out.append(_text((left + width - right) / 2, height - 4, x_name, "tick", "middle"))
     if reference:
         y = py(reference[0])
@@ -110,26 +129,33 @@ def line_chart(
         path = "L".join(f"{px(x):.1f} {py(y):.1f}" for x, y in line.points)
         out.append(f'<path class="line {line.style}" d="M{path}"/>')
         for x, y in line.points if line.dots else ():
-            said = escape(f"{x_name} {x:,g}: {line.label} {shape.format(y)}")
-            out.append(f'<circle class="dot {line.style}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="3.2"><title>{said}</title></circle>')
-    ends = [py(line.points[-1][1]) for line in lines]
-    for line, name, y in zip(lines, names, apart(ends, 16)):
-        if narrow:  # no room beside the line: the label stands above its end
-            continue
-        out.append(_text(px(line.points[-1][0]) + 10, y + 4, name, f"name {line.style}"))
-    if narrow:
-        for i, (line, name) in enumerate(zip(lines, names)):
+            said = escape(f"{x_name} {x:,g}: {line.label} {shape.format(y)}{unit}")
+            place = f'cx="{px(x):.1f}" cy="{py(y):.1f}" r="3.2"'
+            out.append(f'<circle class="dot {line.style}" {place}><title>{said}</title></circle>')
+    labelled = [(line, name) for line, name in zip(lines, names) if line.label]
+    ends = [py(line.points[-1][1]) for line, _ in labelled]
+    for i, ((line, name), y) in enumerate(zip(labelled, apart(ends, 16))):
+        if not narrow:
+            out.append(_text(width - right + 10, y + 4, name, f"name {line.style}"))
+        elif len(labelled) == 1:  # no room beside the line: above its end
+            out.append(_text(width - right, y - 12, name, f"name {line.style}", "end"))
+        else:
             out.append(_text(width - right, top + 12 + 16 * i, name, f"name {line.style}", "end"))
     hover = {
-        "left": left, "right": width - right, "top": top, "bottom": height - bottom, "x0": x0, "x1": x1,
-        "low": low, "high": high, "x": x_name, "digits": shape,
-        "lines": [{"label": line.label, "points": [[x, y, shape.format(y)] for x, y in line.points]} for line in lines],
+        "left": left,
+        "right": width - right,
+        "top": top,
+        "bottom": height - bottom,
+        "x0": x0,
+        "x1": x1,
+        "low": low,
+        "high": high,
+        "x": x_name,
+        "lines": [
+            {"label": line.label, "points": [[x, y, shape.format(y) + unit] for x, y in line.points]} for line in lines
+        ],
     }
-    data = escape(json.dumps(hover, separators=(",", ":")))
-    return Markup(
-        f'<svg class="chart {"narrow" if narrow else "wide"}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
-        f'data-hover="{data}">{"".join(out)}</svg>'
-    )
+    return _svg(out, title, width, height, f' data-hover="{escape(json.dumps(hover, separators=(",", ":")))}"')
 
 
 @dataclass(frozen=True)
@@ -178,9 +204,10 @@ def funnel_chart(steps: list[Step], *, title: str, width: int, height: int) -> M
             start, end, middle = x + bar, x + pitch, x + (bar + pitch) / 2
             if lost:
                 floor = there[-1][0] + there[-1][1]
-                out.append(
-                    f'<path class="lost" d="M{start:.1f} {foot:.1f}C{middle:.1f} {foot:.1f} {middle:.1f} {floor:.1f} {end:.1f} {floor:.1f}V{foot:.1f}Z"/>'
+                edge = (
+                    f"M{start:.1f} {foot:.1f}C{middle:.1f} {foot:.1f} {middle:.1f} {floor:.1f} {end:.1f} {floor:.1f}"
                 )
+                out.append(f'<path class="lost" d="{edge}V{foot:.1f}Z"/>')
                 said = f"−{lost:,}" if narrow else f"−{lost:,} ({lost / max(step.total, 1):.1%})"
                 out.append(_text(middle, height - 8, said, "note", "middle"))
             for source, (y, tall), (y2, tall2) in zip(sources, here, there):
@@ -188,19 +215,20 @@ def funnel_chart(steps: list[Step], *, title: str, width: int, height: int) -> M
                     f"M{start:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {y2:.1f} {end:.1f} {y2:.1f}V{y2 + tall2:.1f}"
                     f"C{middle:.1f} {y2 + tall2:.1f} {middle:.1f} {y + tall:.1f} {start:.1f} {y + tall:.1f}Z"
                 )
-                said = escape(f"{source}: {step.counts[source]:,} {step.label}, {after.counts[source]:,} {after.label}")
+                said = escape(
+                    f"{source}: {step.counts[source]:,} {step.label}, {after.counts[source]:,} {after.label}"
+                )
                 out.append(f'<path class="band" d="{band}"><title>{said}</title></path>')
                 if i == 0 and tall >= 16 and len(source) * CHAR_PX < pitch * (2 if narrow else 1.4):
                     out.append(_text(start + 8, y + min(tall / 2 + 4, 22), source, "name"))
         for source, (y, tall) in zip(sources, here):
             said = escape(f"{source}: {step.counts[source]:,} {step.label}")
-            out.append(f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{bar}" height="{max(tall, 1):.1f}"><title>{said}</title></rect>')
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{bar}" height="{max(tall, 1):.1f}"'
+            out.append(f'<rect class="bar" {place}><title>{said}</title></rect>')
         anchor = "start" if i == 0 else "end" if i == len(steps) - 1 else "middle"
         at = x if i == 0 else x + bar if i == len(steps) - 1 else x + bar / 2
         out += [_text(at, 14, step.label, "tick", anchor), _text(at, 31, f"{step.total:,}", "count", anchor)]
-    return Markup(
-        f'<svg class="chart {"narrow" if narrow else "wide"}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(out)}</svg>'
-    )
+    return _svg(out, title, width, height)
 
 
 def both(draw, wide_height: int, narrow_height: int) -> Markup:

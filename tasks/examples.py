@@ -47,7 +47,11 @@ def held_out_sentences(folder: Path, count: int) -> list[str]:
     for batch in read_shards(folder, ["text"]):
         for text in batch.column("text").to_pylist():
             seen += 1
-            prose = [each for each in SENTENCE.split(" ".join(text.split())) if 50 <= len(each) <= 150 and PROSE.fullmatch(each)]
+            prose = [
+                each
+                for each in SENTENCE.split(" ".join(text.split()))
+                if 50 <= len(each) <= 150 and PROSE.fullmatch(each)
+            ]
             if prose:
                 found.append(min(prose, key=_draw))
             if seen >= DOCUMENTS_READ:
@@ -55,6 +59,14 @@ def held_out_sentences(folder: Path, count: int) -> list[str]:
         if seen >= DOCUMENTS_READ:
             break
     return sorted(set(found), key=_draw)[:count]
+
+
+def _shown(token: str) -> str:
+    """A token as a reader can take it: without its space; a bare space, or bytes that are no character, in words."""
+    token = token.strip()
+    if not token:
+        return "(space)"
+    return token if token.isprintable() and "\ufffd" not in token else "(bytes)"
 
 
 def _draw(text: str) -> str:
@@ -98,7 +110,7 @@ def fill_mask_examples(encoder: Path, validation: Path, held_out: int = 4) -> li
         with torch.inference_mode():
             probabilities = model(ids, positions=gap)[0].float().softmax(-1)
         best = probabilities.topk(5)
-        guesses = [(tokenizer.decode([int(i)]).strip() or "␣", float(p)) for p, i in zip(best.values, best.indices)]
+        guesses = [(_shown(tokenizer.decode([int(i)])), float(p)) for p, i in zip(best.values, best.indices)]
         rank = 0
         if word:
             rank = int((probabilities > probabilities[tokens(" " + word)[0]]).sum()) + 1

@@ -15,7 +15,10 @@ from tasks.params import Params, Section, Source
 
 PAGE = Path("docs/params.md")
 BOUNDS = (
-    ("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"),
+    ("ge", "at least"),
+    ("gt", "more than"),
+    ("le", "at most"),
+    ("lt", "less than"),
     ("min_length", "entries at least"),
 )
 PYTHON_TO_YAML = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}

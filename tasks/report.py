@@ -8,10 +8,11 @@ escapes every value, and links are made only of http addresses.
 
 import csv
 import datetime
-import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,15 +20,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from roberta_core.atomic import atomic_file
 from roberta_core.errors import UserError
 from roberta_core.progress import human_count, human_time
-from tasks.charts import Line, Step, both, funnel_chart, line_chart
+from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
 from tasks.examples import fill_mask_examples
 from tasks.params import Params, load_params
 from tasks.stage import stage_file
-from tasks.summary import NEVER_AVERAGED, documents_by_source, mean_score, protocol_line, read_if_there
+from tasks.summary import NEVER_AVERAGED, corpus_tokens, documents_by_source, mean_score, protocol_line, read_if_there
 
 PAGE = Path("reports/index.html")
-PUBLISHED = {"MNLI": 0.876, "QNLI": 0.928, "QQP": 0.919, "RTE": 0.787, "SST-2": 0.948, "MRPC": 0.902, "CoLA": 0.636, "STS-B": 0.912}
-"""RoBERTa-base on the dev sets (Liu et al. 2019, table 8 and text; accuracy for MRPC and QQP, matched for MNLI)."""
+PUBLISHED = {
+    "MNLI": 0.876,
+    "QNLI": 0.928,
+    "QQP": 0.919,
+    "RTE": 0.787,
+    "SST-2": 0.948,
+    "MRPC": 0.902,
+    "CoLA": 0.636,
+    "STS-B": 0.912,
+}
+"""RoBERTa-base on the dev sets (Liu et al. 2019; accuracy for MRPC and QQP, the matched half for MNLI)."""
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -53,27 +63,41 @@ def documents_section(root: Path, params: Params) -> dict | None:
     if not rows:
         return None
     steps = []
-    for key, label in (("found", "found"), ("read", "read"), ("clean", "clean"), ("unique", "unique")):
+    for key, label in (("found", "found"), ("read", "download"), ("clean", "clean"), ("unique", "dedup")):
         if all(row[key] is not None for row in rows):
             steps.append(Step(label, {row["source"]: row[key] for row in rows}))
     shard = read_if_there(root / "metrics/shard.json")
     title = f"{steps[-1].total:,} of {steps[0].total:,} documents are kept"
-    losses = []
-    folders = [("read", root / "data/raw" / row["source"], row["source"]) for row in rows]
+    losses: list[dict] = []
+    changed: Counter[str] = Counter()
+    folders = [("download", root / "data/raw" / row["source"], row["source"]) for row in rows]
     folders += [("clean", root / "data/clean" / row["source"], row["source"]) for row in rows]
-    folders += [("deduplicate", root / "data/dedup", "all sources"), ("shard", root / "data/shards", "all sources")]
+    folders += [("dedup", root / "data/dedup", "all sources"), ("shard", root / "data/shards", "all sources")]
     for step, folder, source in folders:
-        funnel = read_if_there(folder / "funnel.json")
-        for reason, count in sorted((funnel or {}).get("dropped", {}).items(), key=lambda item: (-item[1], item[0])):
+        funnel = read_if_there(folder / "funnel.json") or {}
+        changed.update({reason.replace("_", " "): count for reason, count in funnel.get("changed", {}).items()})
+        for reason, count in sorted(funnel.get("dropped", {}).items(), key=lambda item: (-item[1], item[0])):
             if count:
-                losses.append({
-                    "step": step, "source": source, "reason": reason.replace("_", " "), "count": count,
-                    "share": count / max(funnel["seen"], 1), "examples": funnel.get("examples", {}).get(reason, []),
-                })
+                losses.append(
+                    {
+                        "step": step,
+                        "source": source,
+                        "reason": reason.replace("_", " "),
+                        "count": count,
+                        "share": count / max(funnel["seen"], 1),
+                        "examples": funnel.get("examples", {}).get(reason, []),
+                    }
+                )
     most = max((loss["count"] for loss in losses), default=1)
     return {
-        "title": title, "found": steps[0].total, "rows": rows, "shard": shard, "losses": losses, "most": most,
-        "chart": both(lambda **size: funnel_chart(steps, title=title, **size), 250, 230),
+        "title": title,
+        "found": steps[0].total,
+        "rows": rows,
+        "shard": shard,
+        "losses": losses,
+        "most": most,
+        "changed": changed,
+        "chart": both(partial(funnel_chart, steps, title=title), 250, 230),
     }
 
 
@@ -83,21 +107,26 @@ def pretrain_section(root: Path) -> dict | None:
     numbers = read_if_there(root / "metrics/pretrain.json")
     if not training.get("loss") and not validation.get("loss"):
         return None
-    lines = [Line("training", training.get("loss", []), "quiet"), Line("held out", validation.get("loss", []), "main", dots=True)]
+    lines = [
+        Line("training", training.get("loss", []), "quiet"),
+        Line("held out", validation.get("loss", []), "main", dots=True),
+    ]
     entropy = (numbers["unigram_entropy"], "plateau: unigram entropy") if numbers else None
     title = "Masked loss, in nats"
     if numbers:
         gain = numbers["gain_over_unigram"]
         title = f"The held-out loss ends {abs(gain):.2f} nats {'below' if gain >= 0 else 'above'} the plateau"
-    charts = {"loss": both(lambda **size: line_chart(lines, title=title, x_name="steps", shape="{:.2f}", reference=entropy, **size), 340, 300)}
+    loss = partial(line_chart, lines, title=title, x_name="steps", shape="{:.2f}", reference=entropy)
+    charts = {"loss": both(loss, 340, 300)}
+    small = {"x_name": "steps", "width": NARROW, "height": 200, "zero": True}
     if validation.get("accuracy"):
         share = [(step, 100 * value) for step, value in validation["accuracy"]]
-        line = [Line("", share, "main", dots=True)]
-        charts["accuracy"] = line_chart(line, title="Masked-token accuracy, %", x_name="steps", shape="{:.1f}", width=360, height=200, zero=True)
+        line = [Line("held out", share, "main", dots=True)]
+        charts["accuracy"] = line_chart(line, title="Masked tokens right, %", shape="{:.1f}", unit=" %", **small)
     rates = [name for name in training if name.startswith("lr")]
     if rates:
         line = [Line("", training[rates[0]], "quiet")]
-        charts["lr"] = line_chart(line, title="Learning rate", x_name="steps", shape="{:.1e}", width=360, height=200, zero=True)
+        charts["lr"] = line_chart(line, title="Learning rate", shape="{:.3g}", **small)
     return {"title": title, "numbers": numbers, "charts": charts}
 
 
@@ -116,38 +145,61 @@ def scores_section(root: Path, params: Params) -> dict | None:
     rows = []
     for task, result in results.items():
         metric = result["metric"]
+        also = {name: value for name, value in result["metrics"].items() if name != metric}
         seeds = list(result["seeds"].values())
-        rows.append({
-            "task": task, "metric": metric.replace("_", " "), "score": result["score"], "about": about.get(task, ""), "rows": result["rows"],
-            "truncated": result.get("truncated", 0), "averaged": task not in NEVER_AVERAGED,
-            "lowest": min(seeds), "highest": max(seeds), "seeds": len(seeds),
-            "majority": result["baselines"]["majority"][metric], "tfidf": result["baselines"]["tfidf"][metric],
-            "published": None if sample else PUBLISHED.get(task),
-        })
+        rows.append(
+            {
+                "task": task,
+                "metric": metric,
+                "also": also,
+                "score": result["score"],
+                "about": about.get(task, ""),
+                "rows": result["rows"],
+                "truncated": result.get("truncated", 0),
+                "averaged": task not in NEVER_AVERAGED,
+                "lowest": min(seeds),
+                "highest": max(seeds),
+                "seeds": len(seeds),
+                "majority": result["baselines"]["majority"][metric],
+                "tfidf": result["baselines"]["tfidf"][metric],
+                "published": None if sample else PUBLISHED.get(task),
+            }
+        )
     protocols: dict[str, list[str]] = {}
     for task, result in results.items():
         protocols.setdefault(protocol_line(result), []).append(task)
     missing = [task for task in params.glue.tasks if task not in results]
     better = sum(row["score"] > max(row["majority"], row["tfidf"]) for row in rows)
     return {
-        "rows": rows, "sample": sample, "protocols": protocols, "missing": missing, "better": better,
+        "rows": rows,
+        "sample": sample,
+        "protocols": protocols,
+        "missing": missing,
+        "better": better,
         "mean": mean_score({row["task"]: row["score"] for row in rows}),
-        "averaged": sum(row["averaged"] for row in rows), "published": any(row["published"] for row in rows),
+        "averaged": sum(row["averaged"] for row in rows),
+        "published": any(row["published"] for row in rows),
     }
 
 
 def speed_section(root: Path, params: Params) -> dict | None:
     """Seconds and memory of each stage, in the chain's order."""
     names = [stage_file(stage, [source]) for stage in ("download", "clean") for source in params.corpus.sources]
-    names += ["dedup", "shard", "tokenizer", "pack", "pretrain", "taskdata", *(stage_file("glue", [task]) for task in params.glue.tasks), "summary"]
-    stages = [{"name": name, **timing} for name in names if (timing := read_if_there(root / f"logs/{name}.timing.json"))]
+    names += ["dedup", "shard", "tokenizer", "pack", "pretrain", "taskdata"]
+    names += [*(stage_file("glue", [task]) for task in params.glue.tasks), "summary"]
+    stages = [
+        {"name": name, **timing} for name in names if (timing := read_if_there(root / f"logs/{name}.timing.json"))
+    ]
     if not stages:
         return None
     speed = read_if_there(root / "logs/pretrain.speed.json") or {}
     total = sum(stage["seconds"] for stage in stages)
     return {
-        "stages": stages, "longest": max(stage["seconds"] for stage in stages), "total": total,
-        "peak_mb": max(stage["peak_mb"] for stage in stages), "tokens_per_s": speed.get("tokens_per_s"), "mfu": speed.get("mfu"),
+        "stages": stages,
+        "longest": max(stage["seconds"] for stage in stages),
+        "total": total,
+        "peak_mb": max(stage["peak_mb"] for stage in stages),
+        "pretrain": speed,
     }
 
 
@@ -157,7 +209,10 @@ def fill_section(root: Path) -> dict:
     if not (encoder / "model.safetensors").exists():
         return {"held_out": [], "prompts": []}
     examples = fill_mask_examples(encoder, root / "data/shards/validation")
-    return {"held_out": [each for each in examples if each.word], "prompts": [each for each in examples if not each.word]}
+    return {
+        "held_out": [each for each in examples if each.word],
+        "prompts": [each for each in examples if not each.word],
+    }
 
 
 def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> dict:
@@ -167,18 +222,29 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
     pretrain = pretrain_section(root)
     documents = documents_section(root, params)
     pack = read_if_there(root / "metrics/pack.json")
+    tokens = corpus_tokens(pack) if pack else None
     config = read_if_there(root / "models/encoder/config.json")
     return {
-        "params": params, "params_text": (root / "params.yaml").read_text(encoding="utf8"),
-        "commit": _git(root, "rev-parse", "--short=10", "HEAD"), "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-        "written": written, "documents": documents, "pack": pack, "pretrain": pretrain, "scores": scores, "config": config,
-        "speed": speed_section(root, params), "fill": fill_section(root), "registry": list(overview),
+        "params": params,
+        "params_text": (root / "params.yaml").read_text(encoding="utf8"),
+        "commit": _git(root, "rev-parse", "--short=10", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "written": written,
+        "documents": documents,
+        "tokens": tokens,
+        "pretrain": pretrain,
+        "scores": scores,
+        "config": config,
+        "speed": speed_section(root, params),
+        "fill": fill_section(root),
+        "registry": list(overview),
     }
 
 
 def environment() -> Environment:
     """Jinja with escaping on for everything, and the page's number formats."""
-    made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    here = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
         "n": lambda value: f"{value:,}",
         "short": human_count,

@@ -28,7 +28,9 @@ def read_if_there(path: Path) -> dict | None:
 def _needed(path: Path) -> dict:
     found = read_if_there(path)
     if found is None:
-        raise BadInput(f"There is no {path}: a stage before the summary has not run.", "Run the whole chain: dvc repro")
+        raise BadInput(
+            f"There is no {path}: a stage before the summary has not run.", "Run the whole chain: dvc repro"
+        )
     return found
 
 
@@ -48,8 +50,14 @@ def documents_by_source(root: Path, sources: list[str]) -> list[dict]:
         raw = read_if_there(root / "data/raw" / source / "funnel.json") or {}
         clean = read_if_there(root / "data/clean" / source / "funnel.json") or {}
         unique = _kept_rows(root / "data/dedup" / f"keep-{source}.arrow")
-        rows.append({"source": source, "found": raw.get("seen"), "read": raw.get("kept"), "clean": clean.get("kept"), "unique": unique})
+        counts = {"found": raw.get("seen"), "read": raw.get("kept"), "clean": clean.get("kept"), "unique": unique}
+        rows.append({"source": source} | counts)
     return rows
+
+
+def corpus_tokens(pack: dict) -> int:
+    """Tokens of the kept documents, of both splits, from the pack stage's metrics."""
+    return pack["train_tokens"] + pack["validation_tokens"]
 
 
 def mean_score(scores: dict[str, float]) -> float | None:
@@ -62,7 +70,10 @@ def protocol_line(results: dict) -> str:
     """How a score was measured, in one line: a score is never shown without it."""
     protocol = results["protocol"]
     seeds = [str(seed) for seed in protocol["seeds"]]
-    parts = [f"{protocol['split']} split", f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"]
+    parts = [
+        f"{protocol['split']} split",
+        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({', '.join(seeds)})",
+    ]
     parts.append(f"{protocol['epochs']} {'epoch' if protocol['epochs'] == 1 else 'epochs'}")
     parts += [f"batch {protocol['batch_size']}", f"peak rate {protocol['peak_lr']:g}", protocol["selection"]]
     parts.append("started from MNLI" if protocol["staged_from_mnli"] else "not started from MNLI")
@@ -78,24 +89,41 @@ def _row(*cells: object) -> str:
     return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |"
 
 
-def _table(documents: list[dict], shard: dict, numbers: dict, pretrain: dict, results: dict[str, dict]) -> str:
+COUNTS = (("parameters", "parameters"), ("steps", "steps"), ("tokens trained on", "tokens"))
+
+
+def _table(documents: list[dict], numbers: dict, pretrain: dict, results: dict[str, dict]) -> str:
     """The Markdown page."""
-    lines = ["# Summary", "", "## Documents", "", "| source | found | read | clean | unique |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "# Summary",
+        "",
+        "## Documents",
+        "",
+        "| source | found | read | clean | unique |",
+        "|---|--:|--:|--:|--:|",
+    ]
     lines += [_row(row["source"], row["found"], row["read"], row["clean"], row["unique"]) for row in documents]
-    lines += ["", f"Kept: {numbers['documents_kept']:,} of {numbers['documents_seen']:,} documents, {numbers['tokens']:,} tokens.", ""]
+    kept, seen = numbers["documents_kept"], numbers["documents_seen"]
+    lines += ["", f"Kept: {kept:,} of {seen:,} documents, {numbers['tokens']:,} tokens.", ""]
     lines += ["## Pretraining", "", "| | |", "|---|--:|"]
-    lines += [_row("parameters", pretrain["parameters"]), _row("steps", pretrain["steps"]), _row("tokens trained on", pretrain["tokens"])]
+    lines += [_row(name, pretrain[key]) for name, key in COUNTS]
     lines += [_row("held-out masked loss, nats", f"{pretrain['loss']:.3f}")]
     lines += [_row("unigram entropy of the same positions, nats", f"{pretrain['unigram_entropy']:.3f}")]
     lines += [_row("gain over the unigram, nats", f"{pretrain['gain_over_unigram']:.3f}")]
-    lines += [_row("masked-token accuracy", f"{pretrain['accuracy']:.1%}"), _row("perplexity", f"{pretrain['perplexity']:.1f}"), ""]
+    lines += [_row("perplexity", f"{pretrain['perplexity']:.1f}")]
+    lines += [_row("masked-token accuracy", f"{pretrain['accuracy']:.1%}"), ""]
     if pretrain.get("on_plateau"):
-        lines += ["**This run sits on the unigram plateau: the model knows how often words occur, and nothing of context.**", ""]
+        lines += [
+            "**This run sits on the unigram plateau: the model knows how often words occur, and nothing of context.**",
+            "",
+        ]
     lines += [f"## Scores: {data_name({each['data'] for each in results.values()})}", ""]
     lines += ["| task | metric | score | majority | TF-IDF | train | dev |", "|---|---|--:|--:|--:|--:|--:|"]
     for task, each in results.items():
         baselines = [f"{each['baselines'][name][each['metric']]:.3f}" for name in ("majority", "tfidf")]
-        lines.append(_row(task, each["metric"], f"{each['score']:.3f}", *baselines, each["rows"]["train"], each["rows"]["dev"]))
+        lines.append(
+            _row(task, each["metric"], f"{each['score']:.3f}", *baselines, each["rows"]["train"], each["rows"]["dev"])
+        )
     if "mean_score" in numbers:
         lines += [_row("mean without WNLI", "", f"{numbers['mean_score']:.3f}", "", "", "", "")]
     lines.append("")
@@ -118,13 +146,13 @@ def run(params: Params, root: Path = Path(".")) -> dict:
         _needed(root / "data/clean" / source / "funnel.json")
     _needed(root / "data/dedup/funnel.json")
     documents = documents_by_source(root, sources)
-    shard, tokenizer, pack, pretrain = (_needed(root / f"metrics/{stage}.json") for stage in ("shard", "tokenizer", "pack", "pretrain"))
+    shard, pack, pretrain = (_needed(root / f"metrics/{stage}.json") for stage in ("shard", "pack", "pretrain"))
     results = {task: _needed(root / "models/glue" / task / "results.json") for task in tasks}
     scores = {task: each["score"] for task, each in results.items()}
     numbers = {
         "documents_seen": sum(row["found"] for row in documents),
         "documents_kept": shard["kept"],
-        "tokens": pack["tokens"],
+        "tokens": corpus_tokens(pack),
         "loss": pretrain["loss"],
         "unigram_entropy": pretrain["unigram_entropy"],
         "gain_over_unigram": pretrain["gain_over_unigram"],
@@ -136,7 +164,7 @@ def run(params: Params, root: Path = Path(".")) -> dict:
     if mean is not None:
         numbers["mean_score"] = mean
     with atomic_file(root / TABLE) as handle:
-        handle.write(_table(documents, shard, numbers, pretrain, results))
+        handle.write(_table(documents, numbers, pretrain, results))
     return numbers
 
 

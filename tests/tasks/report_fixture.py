@@ -11,7 +11,8 @@ from roberta_core.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
-METRICS = {"CoLA": "mcc", "STS-B": "pearson_spearman", "MRPC": "accuracy_f1", "QQP": "accuracy_f1"}
+METRICS = {"CoLA": "mcc", "STS-B": "pearson"}
+ALSO = {"CoLA": "accuracy", "STS-B": "spearman", "MRPC": "f1", "QQP": "f1"}
 SCORES = dict(zip(TASKS, (0.4312, 0.7123, 0.8034, 0.6645, 0.5912, 0.5634, 0.6898, 0.7511, 0.4823)))
 TFIDF = dict(zip(TASKS, (0.0213, 0.7311, 0.7042, 0.3121, 0.5333, 0.5211, 0.5542, 0.7022, 0.4011)))
 MAJORITY = dict(zip(TASKS, (0.0, 0.5021, 0.6, 0.0, 0.5, 0.5634, 0.5, 0.5, 0.3412)))
@@ -21,11 +22,24 @@ HOSTILE = "<script>alert('corpus')</script> & <img src=x onerror=alert(1)>"
 DOCUMENTS = {"python-docs": (41_230, 41_102, 22_840, 17_315), "notes": (8_204, 8_204, 7_611, 7_480)}
 HELD_OUT = 512
 OVERVIEW = [
-    {"name": "roberta-encoder", "version": 3, "alias": "champion", "score": 0.6407, "run_id": "0123456789abcdef",
-     "run_url": "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef",
-     "promoted": "Promoted: 0.641 beats the champion's 0.622 by 0.019, more than 0.000."},
-    {"name": "roberta-cola", "version": 2, "alias": "challenger", "score": 0.4312, "run_id": "fedcba9876543210",
-     "run_url": "javascript:alert(1)", "promoted": "Not promoted: 0.431 does not beat the champion's 0.440."},
+    {
+        "name": "roberta-encoder",
+        "version": 3,
+        "alias": "champion",
+        "score": 0.6407,
+        "run_id": "0123456789abcdef",
+        "run_url": "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef",
+        "promoted": "Promoted: 0.641 beats the champion's 0.622 by 0.019, more than 0.000.",
+    },
+    {
+        "name": "roberta-cola",
+        "version": 2,
+        "alias": "challenger",
+        "score": 0.4312,
+        "run_id": "fedcba9876543210",
+        "run_url": "javascript:alert(1)",
+        "promoted": "Not promoted: 0.431 does not beat the champion's 0.440.",
+    },
 ]
 
 
@@ -47,19 +61,34 @@ def _documents(root: Path, example: str) -> None:
     unique_total, clean_total = 0, 0
     for source, (found, read, clean, unique) in DOCUMENTS.items():
         unreadable = {"not_utf8": found - read} if found > read else {}
-        write_json(root / f"data/raw/{source}/funnel.json", funnel(found, unreadable, read * 700, {"not_utf8": ["\\xff\\xfe"]} if unreadable else {}))
+        raw = funnel(found, unreadable, read * 700, {"not_utf8": ["\\xff\\xfe"]} if unreadable else {})
+        write_json(root / f"data/raw/{source}/funnel.json", raw)
         symbols = (read - clean) // 6
         reasons = {"too_short": read - clean - symbols, "too_many_symbols": symbols}
-        examples = {"too_short": [example, "See also the module index."], "too_many_symbols": ["+---+---+ | a | b | +---+---+"]}
-        write_json(root / f"data/clean/{source}/funnel.json", funnel(read, reasons, clean * 900, examples))
+        examples = {
+            "too_short": [example, "See also the module index."],
+            "too_many_symbols": ["+---+---+ | a | b | +---+---+"],
+        }
+        clean_funnel = funnel(read, reasons, clean * 900, examples) | {"changed": {"control_characters": 37}}
+        write_json(root / f"data/clean/{source}/funnel.json", clean_funnel)
         keep = pa.array([True] * unique + [False] * (clean - unique))
         write_arrow(root / f"data/dedup/keep-{source}.arrow", {"keep": keep})
         clean_total, unique_total = clean_total + clean, unique_total + unique
     lost = clean_total - unique_total
-    dropped = {"exact": lost // 3, "near": lost - lost // 3}
-    write_json(root / "data/dedup/funnel.json", funnel(clean_total, dropped, unique_total * 900, {"near": ["Return a copy of the array, flattened."]}))
+    dropped = {"exact_duplicate": lost // 3, "near_duplicate": lost - lost // 3}
+    examples = {"near_duplicate": ["Return a copy of the array, flattened."]}
+    write_json(root / "data/dedup/funnel.json", funnel(clean_total, dropped, unique_total * 900, examples))
     write_json(root / "data/shards/funnel.json", funnel(unique_total, {}, unique_total * 900))
-    write_json(root / "metrics/shard.json", {"seen": unique_total, "kept": unique_total, "chars": unique_total * 900, "train": unique_total - HELD_OUT, "validation": HELD_OUT})
+    write_json(
+        root / "metrics/shard.json",
+        {
+            "seen": unique_total,
+            "kept": unique_total,
+            "chars": unique_total * 900,
+            "train_documents": unique_total - HELD_OUT,
+            "validation_documents": HELD_OUT,
+        },
+    )
 
 
 def _pretrain(root: Path) -> None:
@@ -78,43 +107,123 @@ def _pretrain(root: Path) -> None:
         rows.writerow(["step", "loss", "accuracy"])
         for step in range(100, 901, 100):
             rows.writerow([step, round(curve(step), 4), round(0.045 + 0.13 / (1 + math.exp(-(step - 400) / 90)), 4)])
-    write_json(root / "metrics/pretrain.json", {
-        "steps": 900, "tokens": 1_843_200, "loss": 6.6213, "accuracy": 0.1743, "perplexity": 750.9, "unigram_entropy": 7.3127,
-        "gain_over_unigram": 0.6914, "train_loss": 6.6402, "parameters": 5_317_888, "on_plateau": 0,
-    })
+    write_json(
+        root / "metrics/pretrain.json",
+        {
+            "steps": 900,
+            "tokens": 1_843_200,
+            "loss": 6.6213,
+            "accuracy": 0.1743,
+            "perplexity": 750.9,
+            "unigram_entropy": 7.3127,
+            "gain_over_unigram": 0.6914,
+            "train_loss": 6.6402,
+            "parameters": 5_317_888,
+            "on_plateau": 0,
+        },
+    )
 
 
 def _glue(root: Path, data: str) -> None:
     for task in TASKS:
         metric = METRICS.get(task, "accuracy")
         seeds = {"1": SCORES[task], "2": SCORES[task] - 0.031, "3": SCORES[task] + 0.027}
-        write_json(root / f"models/glue/{task}/results.json", {
-            "task": task, "data": data, "metric": metric, "score": SCORES[task], "metrics": {metric: SCORES[task]}, "seeds": seeds,
-            "protocol": {"seeds": [1, 2, 3], "epochs": 2, "peak_lr": 1e-4, "batch_size": 32, "split": "dev", "staged_from_mnli": False, "selection": "last epoch; median over seeds"},
-            "rows": {"train": 1000, "dev": 250, "test": 250}, "truncated": 12,
-            "baselines": {"majority": {metric: MAJORITY[task]}, "tfidf": {metric: TFIDF[task]}},
-            "label_names": [] if task == "STS-B" else ["0", "1"],
-        })
+        write_json(
+            root / f"models/glue/{task}/results.json",
+            {
+                "task": task,
+                "data": data,
+                "metric": metric,
+                "score": SCORES[task],
+                "metrics": {metric: SCORES[task]} | ({ALSO[task]: 0.8125} if task in ALSO else {}),
+                "seeds": seeds,
+                "protocol": {
+                    "seeds": [1, 2, 3],
+                    "epochs": 2,
+                    "peak_lr": 1e-4,
+                    "batch_size": 32,
+                    "split": "dev",
+                    "staged_from_mnli": False,
+                    "selection": "last epoch; median over seeds",
+                },
+                "rows": {"train": 1000, "dev": 250, "test": 250},
+                "truncated": 12,
+                "baselines": {"majority": {metric: MAJORITY[task]}, "tfidf": {metric: TFIDF[task]}},
+                "label_names": [] if task == "STS-B" else ["0", "1"],
+            },
+        )
 
 
 def _logs(root: Path) -> None:
-    seconds = {"download-python-docs": 21.4, "download-notes": 3.2, "clean-python-docs": 17.8, "clean-notes": 4.1, "dedup": 3.9, "shard": 2.2,
-               "tokenizer": 5.3, "pack": 6.2, "pretrain": 151.2, "taskdata": 4.0, **{f"glue-{task}": 11.5 + 2 * len(task) for task in TASKS}, "summary": 0.4}
+    seconds = {
+        "download-python-docs": 21.4,
+        "download-notes": 3.2,
+        "clean-python-docs": 17.8,
+        "clean-notes": 4.1,
+        "dedup": 3.9,
+        "shard": 2.2,
+        "tokenizer": 5.3,
+        "pack": 6.2,
+        "pretrain": 151.2,
+        "taskdata": 4.0,
+        **{f"glue-{task}": 11.5 + 2 * len(task) for task in TASKS},
+        "summary": 0.4,
+    }
     for stage, took in seconds.items():
         write_json(root / f"logs/{stage}.timing.json", {"seconds": took, "peak_mb": 180.0 + 11 * took})
-    write_json(root / "logs/pretrain.speed.json", {"tokens_per_s": 12_391.4, "mfu": 0.213})
+    write_json(
+        root / "logs/pretrain.speed.json",
+        {"tokens_per_s": 12_391.4, "tflops": 0.3187, "device": "cpu", "threads": 2, "precision": "bf16"},
+    )
 
 
 def finished_run(root: Path, example: str = "Deprecated alias.", data: str = "sample") -> Path:
     """Writes a whole finished run under `root`; `example` is the excerpt of a dropped document. Returns `root`."""
-    params = (ROOT / "params.yaml").read_text(encoding="utf8").replace("corpus:\n  sources:\n", "corpus:\n  sources:\n    notes:\n      kind: files\n      path: notes\n")
+    params = (ROOT / "presets/quickstart.yaml").read_text(encoding="utf8")
+    params = params.replace("  sources:\n", "  sources:\n    notes:\n      kind: files\n      path: notes\n")
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(params, encoding="utf8")
     shutil.copy(ROOT / "dvc.yaml", root)
     _documents(root, example)
     write_json(root / "metrics/tokenizer.json", {"vocab_size": 8192, "chars_per_token": 3.9})
-    write_json(root / "metrics/pack.json", {"tokens": 6_213_884, "train_tokens": 6_090_112, "validation_tokens": 123_772, "rows": 47_577})
+    write_json(root / "metrics/pack.json", {"train_tokens": 6_090_112, "validation_tokens": 123_772, "rows": 47_577})
     _pretrain(root)
     _glue(root, data)
     _logs(root)
+    return root
+
+
+def with_encoder(root: Path) -> Path:
+    """Adds a tiny encoder that knows nothing, and held-out documents for it to guess at. Returns `root`."""
+    from roberta_core.data.documents import Document, write_shards
+    from roberta_core.data.tokenizer import save_tokenizer, train_tokenizer
+    from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+
+    words = (
+        "array",
+        "value",
+        "returns",
+        "method",
+        "given",
+        "object",
+        "string",
+        "number",
+        "table",
+        "first",
+        "second",
+        "index",
+    )
+    texts = [
+        " ".join(
+            f"The {words[(i + j) % 12]} of the {words[(5 * i + j) % 12]} is {words[(7 * i) % 12]} and never empty."
+            for j in range(4)
+        )
+        for i in range(40)
+    ]
+    encoder = root / "models/encoder"
+    tokenizer = train_tokenizer(texts, 310, 2)
+    RobertaForMaskedLM(RobertaConfig.named("tiny", tokenizer.get_vocab_size(), 64, 0.0), 1).save_pretrained(encoder)
+    save_tokenizer(tokenizer, encoder, 64)
+    documents = [Document(text, "notes", f"{i:032x}") for i, text in enumerate([*texts, f"{HOSTILE} is given."])]
+    write_shards(documents, root / "data/shards/validation", 1)
     return root
