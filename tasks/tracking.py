@@ -77,14 +77,15 @@ def experiment_id(client, root: Path) -> str:
 
 
 def recorded_md5(root: Path, path: Path) -> str:
-    """The md5 of an output as dvc.lock has it; computed where DVC does not know the path yet."""
+    """The md5 of an output or a dependency as dvc.lock has it; computed where DVC does not know the path yet."""
     lock = Path(root) / "dvc.lock"
     if lock.is_file():
         stages = yaml.load(lock.read_text(encoding="utf8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
-        for stage in stages.values():
-            for out in stage.get("outs", []):
-                if out["path"] == Path(path).as_posix() and "md5" in out:
-                    return out["md5"]
+        for kind in ("outs", "deps"):
+            for stage in stages.values():
+                for each in stage.get(kind, []):
+                    if each["path"] == Path(path).as_posix() and "md5" in each:
+                        return each["md5"]
     return digest_of(Path(root) / path, "md5")
 
 

@@ -1,0 +1,140 @@
+"""A model folder put to use: vectors and fills from an encoder, labels from a classifier.
+
+The folder alone decides what it is (`architectures` in its config.json); nothing but torch and tokenizers is needed, so
+the command line, the registry's served models and a script of three lines share this file. Arithmetic is float32 on
+the CPU or GPU that `pick_device` finds; texts longer than the model's positions are cut.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from roberta_core.data.tokenizer import MASK, load_tokenizer
+from roberta_core.device import pick_device
+from roberta_core.errors import BadInput
+from roberta_core.glue.finetune import collate, predict, tokenise
+from roberta_core.glue.layout import Split
+from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
+
+BATCH_TEXTS = 32
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    wrong = next((each for each in texts if not isinstance(each, str)), None)
+    if wrong is not None:
+        raise BadInput(f"A text is wanted, got {type(wrong).__name__} {wrong!r:.40}.", "Give a list of strings.")
+    return list(texts)
+
+
+class EncoderModel:
+    """A masked-language model: vectors for texts, and words for gaps.
+
+    Args:
+        folder: a Hugging Face folder of a RoBERTa masked-language model, with its tokenizer.
+
+    Raises:
+        BadInput: the folder is no such model.
+    """
+
+    kind = "encoder"
+
+    def __init__(self, folder: Path | str, device: str = "auto"):
+        self.model = RobertaForMaskedLM.from_pretrained(folder).to(pick_device(device))
+        self.tokenizer = load_tokenizer(Path(folder), plain_text=False)
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.model.config.max_length)
+
+    def _batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        ids = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
+        return collate(ids, self.model.config.pad_token_id, next(self.model.parameters()).device)
+
+    def predict(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text: the mean of the last layer's hidden states over its tokens, `<s>` and `</s>` included.
+
+        Returns:
+            [texts][hidden size] floats.
+        """
+        texts = _check_texts(texts)
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), BATCH_TEXTS):
+                ids, mask = self._batch(texts[start : start + BATCH_TEXTS])
+                hidden = self.model.roberta(ids, mask)
+                real = torch.ones_like(ids) if mask is None else mask.long()
+                mean = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+                vectors += mean.float().cpu().tolist()
+        return vectors
+
+    def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest tokens with their probabilities, for each `<mask>` in the text, in order.
+
+        Raises:
+            BadInput: the text has no `<mask>` within the model's length.
+        """
+        ids, _ = self._batch(_check_texts([text]))
+        gaps = (ids[0] == self.tokenizer.token_to_id(MASK)).nonzero()[:, 0]
+        if not len(gaps):
+            raise BadInput(
+                f"The text has no {MASK} in its first {self.model.config.max_length} tokens.",
+                f'Write one where a word shall come: "It is a {MASK} day."',
+            )
+        with torch.inference_mode():
+            best = self.model(ids, positions=gaps).float().softmax(-1).topk(top)
+        return [
+            [(self.tokenizer.decode([token]), value) for token, value in zip(tokens, values)]
+            for tokens, values in zip(best.indices.tolist(), best.values.tolist())
+        ]
+
+
+class ClassifierModel:
+    """A sequence classifier or regressor. A text of two parts, for a task on pairs, has a tab between them.
+
+    Args:
+        folder: a Hugging Face folder of a RoBERTa sequence classifier, with its tokenizer.
+
+    Raises:
+        BadInput: the folder is no such model.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, folder: Path | str, device: str = "auto"):
+        self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))
+        self.tokenizer = load_tokenizer(Path(folder), plain_text=False)
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, str | float]]:
+        """For each text its likeliest `label` and the `score`: its probability, or for a regressor the value itself."""
+        parts = [tuple(text.split("\t")[:2]) for text in _check_texts(texts)]
+        if not parts:
+            return []
+        # rows of one part and of two are encoded apart
+        outputs: list[np.ndarray | None] = [None] * len(parts)
+        for width in (1, 2):
+            chosen = [row for row, each in enumerate(parts) if len(each) == width]
+            if chosen:
+                rows = tokenise(self.tokenizer, Split([parts[row] for row in chosen], []), self.model.config.max_length)
+                for row, output in zip(chosen, predict(self.model, rows.ids, "fp32")):
+                    outputs[row] = output
+        names = self.model.config.id2label
+        return [{"label": names[int(each.argmax())], "score": float(each.max())} for each in outputs]
+
+
+def load_model(folder: Path | str, device: str = "auto") -> EncoderModel | ClassifierModel:
+    """The model in a Hugging Face folder: an encoder or a classifier, as its config.json says.
+
+    Raises:
+        BadInput: the folder is no RoBERTa model's.
+    """
+    file = Path(folder) / "config.json"
+    try:
+        architectures = json.loads(file.read_text(encoding="utf8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        raise BadInput(
+            f"{folder} is no model folder: it has no readable config.json.", "Give a folder such as models/encoder."
+        ) from None
+    if "RobertaForSequenceClassification" in architectures:
+        return ClassifierModel(folder, device)
+    return EncoderModel(folder, device)

@@ -1,0 +1,352 @@
+"""The model registry: what is registered, and which version is champion.
+
+Two kinds of model: the encoder, and one classifier a task. Nothing is registered before it was logged, loaded back as a
+user would load it, and predicted the same as the folder it came from (MLflow itself registers models that cannot load,
+with a warning). A folder whose weights are the newest version's already is not registered again; its scores are
+brought up to date.
+
+Promotion: the first version becomes champion. A later one must beat the champion by more than `registry.min_gain`, on
+the same yardstick: same data for the score, same metric, and for the encoder the same fine-tuning. Scores on different
+yardsticks are never compared. Every decision is a sentence with its numbers, kept as the version's tag `promoted`.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import numpy as np
+
+from roberta_core.atomic import digest_of, read_json
+from roberta_core.errors import UserError
+from tasks.params import Params
+from tasks.tracking import experiment_id, lineage_tags, open_client, recorded_md5, tracking_uri, upload_spool
+
+SERVED = Path(__file__).with_name("served.py")
+PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
+NOT_AVERAGED = "WNLI"
+"""WNLI's dev set is adversarial to its train set; GLUE papers report it and leave it out of the mean."""
+
+SAMPLES = [
+    "The function returns a list of strings.",
+    "This is one text,\tand this is the other one.",
+    "Short.",
+]
+"""What a version predicts on before it is registered: one text, a pair, and padding in the batch."""
+
+
+class CannotBeRegistered(UserError):
+    """A model that does not load back, or predicts something else when it does."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model folder on its way to the registry, with its evidence as tags."""
+
+    name: str
+    folder: Path
+    evidence: dict[str, str]
+
+
+def model_names(params: Params) -> dict[str, str]:
+    """Registered names: the encoder's under "", each task's under the task."""
+    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.tasks}
+    return {"": params.registry.encoder} | tasks
+
+
+def _results(params: Params, root: Path) -> dict[str, dict]:
+    files = {task: root / "models" / "glue" / task / "results.json" for task in params.glue.tasks}
+    return {task: read_json(file) for task, file in files.items() if file.is_file()}
+
+
+def _task_yardstick(root: Path, task: str, results: dict) -> dict:
+    """What a task's score was measured with: equal yardsticks mean comparable scores."""
+    dev = sorted((root / "data" / "glue" / task).glob("dev*.tsv"))
+    return {
+        "data": results["data"],
+        "metric": results["metric"],
+        "split": results["protocol"].get("split", "dev"),
+        "selection": results["protocol"].get("selection", ""),
+        "dev_md5": ",".join(digest_of(file, "md5") for file in dev),
+    }
+
+
+def _evidence(measure: str, score: float, yardstick: dict, data: str, protocol: dict) -> dict[str, str]:
+    # Results hold JSON numbers, so the text and the number are one
+    return {
+        "measure": measure,
+        "score": repr(float(score)),
+        "yardstick": json.dumps(yardstick, sort_keys=True),
+        "data": data,
+        "protocol": json.dumps(protocol, sort_keys=True),
+    }
+
+
+def candidates(params: Params, root: Path) -> list[Candidate]:
+    """The encoder and the classifiers that stand in `models/`, with their scores."""
+    names, results = model_names(params), _results(params, root)
+    found = []
+    encoder = root / "models" / "encoder"
+    averaged = {task: each for task, each in results.items() if task != NOT_AVERAGED}
+    if (encoder / "model.safetensors").is_file():
+        if averaged:
+            # An encoder's score is its classifiers', so the way of fine-tuning belongs to the yardstick.
+            ways = {task: each["protocol"] for task, each in averaged.items()}
+            yardstick = {task: _task_yardstick(root, task, each) | ways[task] for task, each in averaged.items()}
+            mean = float(np.mean([each["score"] for each in averaged.values()]))
+            kinds = ", ".join(sorted({each["data"] for each in averaged.values()}))
+            evidence = _evidence(f"mean score of {len(averaged)} tasks", mean, yardstick, kinds, ways)
+        elif (root / "metrics" / "pretrain.json").is_file():
+            held_out = root / "data" / "packed" / "validation"
+            yardstick = {"validation_md5": digest_of(held_out, "md5") if held_out.is_dir() else ""}
+            yardstick |= {"eval_rows": params.pretrain.eval_rows, "mask_prob": params.pretrain.mask_prob}
+            loss = read_json(root / "metrics" / "pretrain.json")["loss"]
+            evidence = _evidence("held-out loss", loss, yardstick, "held-out text", {})
+        else:
+            evidence = {}
+        if (root / "data" / "packed").is_dir():
+            evidence["data_md5"] = recorded_md5(root, Path("data/packed"))
+        found.append(Candidate(names[""], encoder, evidence))
+    for task, each in results.items():
+        folder = root / "models" / "glue" / task
+        if not (folder / "model.safetensors").is_file():
+            continue
+        yardstick = _task_yardstick(root, task, each)
+        evidence = _evidence(each["metric"], each["score"], yardstick, each["data"], each["protocol"])
+        if (root / "data" / "glue" / task).is_dir():
+            evidence["data_md5"] = recorded_md5(root, Path("data/glue") / task)
+        if (encoder / "model.safetensors").is_file():
+            evidence["encoder_sha256"] = digest_of(encoder / "model.safetensors")
+        found.append(Candidate(names[task], folder, evidence | {"task": task}))
+    return found
+
+
+def _newest(client, names: list[str]) -> dict[str, object]:
+    """The newest version of each name that has one."""
+    newest: dict[str, object] = {}
+    for name in names:
+        versions = client.search_model_versions(f"name='{name}'", max_results=1, order_by=["version_number DESC"])
+        if versions:
+            newest[name] = versions[0]
+    return newest
+
+
+def _log(client, root: Path, candidate: Candidate, run_id: str | None) -> str:
+    """Logs the folder as an MLflow model, which nobody finds in the registry yet. Returns its id."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    import roberta_core
+
+    mlflow.set_tracking_uri(tracking_uri(root))
+    logged = client.create_logged_model(experiment_id(client, root), candidate.name, source_run_id=run_id)
+    mlflow.pyfunc.log_model(
+        name=candidate.name,
+        model_id=logged.model_id,
+        python_model=str(SERVED),
+        artifacts={"model": str(candidate.folder)},
+        code_paths=[str(Path(roberta_core.__file__).parent)],
+        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
+    )
+    return logged.model_id
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal predictions, up to the last bits of float32."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return np.allclose(np.asarray(one, float), np.asarray(other, float), atol=1e-5)
+
+
+def _try_out(model_id: str, candidate: Candidate) -> None:
+    """Loads the logged model as a user would, and compares what it predicts with the folder's own prediction.
+
+    Raises:
+        CannotBeRegistered: it does not load, or predicts something else.
+    """
+    import mlflow
+
+    from roberta_core.inference import load_model
+
+    direct = load_model(candidate.folder).predict(SAMPLES)
+    try:
+        back = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(SAMPLES)
+    except Exception as error:
+        raise CannotBeRegistered(
+            f"{candidate.name}: the logged model cannot be loaded back ({type(error).__name__}: {error}).",
+            "Nothing was registered under this name; mend that and run again.",
+        ) from None
+    if len(back) != len(direct) or not all(map(_same, direct, back)):
+        raise CannotBeRegistered(
+            f"{candidate.name}: the logged model predicts something else than {candidate.folder}.",
+            "Nothing was registered under this name; report it as a bug.",
+        )
+
+
+def _run_of(client, root: Path, digest: str) -> str | None:
+    """The newest run that made these weights."""
+    found = client.search_runs(
+        [experiment_id(client, root)], f"tags.model_sha256 = '{digest}'", max_results=1, order_by=["start_time DESC"]
+    )
+    return found[0].info.run_id if found else None
+
+
+def register_all(params: Params, root: Path, on_line: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Registers the models that the registry does not have yet, each as `challenger`.
+
+    Returns:
+        The new versions, as `roberta-cola 3`.
+
+    Raises:
+        CannotBeRegistered: a model did not load back; it is not in the registry.
+    """
+    root = Path(root).resolve()
+    found = candidates(params, root)
+    if not found:
+        return []
+    client = open_client(root)
+    upload_spool(client, root)
+    newest = _newest(client, [each.name for each in found])
+    source = lineage_tags(root)
+    made = []
+    for number, candidate in enumerate(found, 1):
+        digest = digest_of(candidate.folder / "model.safetensors")
+        last = newest.get(candidate.name)
+        if last is not None and last.tags.get("model_sha256") == digest:
+            for key, value in candidate.evidence.items():
+                if last.tags.get(key) != value:
+                    client.set_model_version_tag(candidate.name, last.version, key, value)
+            continue
+        on_line(f"{number}/{len(found)} {candidate.name}: logging, loading back, predicting")
+        run_id = _run_of(client, root, digest)
+        model_id = _log(client, root, candidate, run_id)
+        try:
+            _try_out(model_id, candidate)
+        except UserError:
+            client.delete_logged_model(model_id)
+            raise
+        client.finalize_logged_model(model_id, "READY")
+        if last is None and not client.search_registered_models(f"name='{candidate.name}'"):
+            client.create_registered_model(candidate.name)
+        tags = source | candidate.evidence | {"model_sha256": digest}
+        version = client.create_model_version(
+            candidate.name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id
+        )
+        client.set_registered_model_alias(candidate.name, "challenger", version.version)
+        made.append(f"{candidate.name} {version.version}")
+    return made
+
+
+def decide(new: dict[str, str], champion: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
+    """Whether a version takes the champion's place, and why, in words and numbers. Both are versions' tags."""
+    if champion is None:
+        told = f" with {new['measure']} {float(new['score']):.4f} ({new['data']} data)" if "score" in new else ""
+        return True, f"promoted: the first version{told}"
+    if "score" not in new:
+        return False, "not promoted: it has no score"
+    if "score" not in champion:
+        return True, f"promoted: {new['measure']} {float(new['score']):.4f}, and the champion has no score"
+    if new["data"] != champion["data"]:
+        return False, (
+            f"not promoted: its score is on {new['data']} data and the champion's on {champion['data']} data, "
+            "which cannot be compared"
+        )
+    if new["measure"] != champion["measure"] or new["yardstick"] != champion["yardstick"]:
+        why = _difference(new, champion)
+        return False, f"not promoted: its score and the champion's cannot be compared ({why})"
+    ours, theirs = float(new["score"]), float(champion["score"])
+    gain = theirs - ours if new["measure"] == "held-out loss" else ours - theirs
+    told = f"{new['measure']} {ours:.4f} against the champion's {theirs:.4f}, a gain of {gain:+.4f}"
+    if gain > min_gain:
+        return True, f"promoted: {told}, more than {min_gain:g}"
+    return False, f"not promoted: {told}, and more than {min_gain:g} is asked for"
+
+
+def _difference(new: dict[str, str], champion: dict[str, str]) -> str:
+    """The first thing in which two yardsticks differ."""
+    if new["measure"] != champion["measure"]:
+        return f"{new['measure']} against {champion['measure']}"
+    one, other = json.loads(new["yardstick"]), json.loads(champion["yardstick"])
+    if one.keys() != other.keys():
+        return f"measured on {', '.join(one)} against {', '.join(other)}"
+    key = next(key for key in one if one[key] != other[key])
+    if isinstance(one[key], dict):
+        inner = next(name for name in one[key] | other[key] if one[key].get(name) != other[key].get(name))
+        return f"{key}: another {inner}"
+    return f"another {key}"
+
+
+def promote_all(params: Params, root: Path) -> list[str]:
+    """Decides on the newest version of each model. Sets `champion`, and `previous` to the one before.
+
+    Returns:
+        One sentence for each decision that was made now; none for versions that are champion already.
+    """
+    client = open_client(Path(root).resolve())
+    said = []
+    for name, version in _newest(client, list(model_names(params).values())).items():
+        aliases = client.get_registered_model(name).aliases
+        if aliases.get("champion") == version.version:
+            continue
+        champion = client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
+        promoted, why = decide(version.tags, champion.tags if champion else None, params.registry.min_gain)
+        if champion is not None:
+            why += f" (champion then: version {champion.version})"
+        if promoted:
+            if champion is not None:
+                client.set_registered_model_alias(name, "previous", champion.version)
+            client.set_registered_model_alias(name, "champion", version.version)
+        elif version.tags.get("promoted") == why:
+            continue
+        client.set_model_version_tag(name, version.version, "promoted", why)
+        said.append(f"{name} {version.version} {why}")
+    return said
+
+
+def overview(params: Params, root: Path = Path(".")) -> list[dict]:
+    """Champion, challenger and previous version of each model, for tables: newest first.
+
+    Each has name, version, alias, score (None where there is none), measure, data, run_id, run_url, and `promoted`: the
+    gate's sentence. Empty when there is no store yet.
+    """
+    root = Path(root).resolve()
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").is_file():
+        return []
+    client = open_client(root)
+    rows = []
+    for name in model_names(params).values():
+        registered = client.search_registered_models(f"name='{name}'")
+        if not registered:
+            continue
+        by_version: dict[str, list[str]] = {}
+        for alias, version in registered[0].aliases.items():
+            by_version.setdefault(version, []).append(alias)
+        for number, aliases in sorted(by_version.items(), key=lambda item: -int(item[0])):
+            version = client.get_model_version(name, number)
+            tags, run_id = version.tags, version.run_id or ""
+            rows.append(
+                {
+                    "name": name,
+                    "version": str(number),
+                    "alias": ", ".join(sorted(aliases)),
+                    "score": float(tags["score"]) if "score" in tags else None,
+                    "measure": tags.get("measure", ""),
+                    "data": tags.get("data", ""),
+                    "run_id": run_id,
+                    "run_url": _run_url(client, root, run_id),
+                    "promoted": tags.get("promoted", ""),
+                }
+            )
+    return rows
+
+
+def _run_url(client, root: Path, run_id: str) -> str:
+    """The address of a run on a tracking server; empty for a local store, whose page has no fixed address."""
+    uri = tracking_uri(root)
+    if not run_id or not uri.startswith("http"):
+        return ""
+    return f"{uri.rstrip('/')}/#/experiments/{experiment_id(client, root)}/runs/{run_id}"
