@@ -17,6 +17,7 @@ PROMPTS = (
 )
 MASK = "<mask>"
 DOCUMENTS_READ = 400
+DEEPEST_RANK = 1000
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 PROSE = re.compile(r"[A-Z][A-Za-z ,;:'\-()]+\.")
 WORD = re.compile(r"(?<= )[a-z]{4,}(?=[ ,.;])")
@@ -26,7 +27,8 @@ WORD = re.compile(r"(?<= )[a-z]{4,}(?=[ ,.;])")
 class Example:
     """A sentence with one gap, what the text has there (empty: nobody knows), and the model's five best guesses.
 
-    `rank` is the place of the text's own word among all words (1 is the first); 0 where there is none.
+    `rank` is the place of the text's own word among all tokens (1 is the first); 0 where it is beyond `DEEPEST_RANK`,
+    or there is none.
     """
 
     before: str
@@ -92,34 +94,23 @@ def fill_mask_examples(encoder: Path, validation: Path, held_out: int = 4) -> li
     Raises:
         UserError: the encoder's folder cannot be read.
     """
-    import torch
+    from roberta_core.inference import EncoderModel
 
-    from roberta_core.data.tokenizer import load_tokenizer
-    from roberta_core.model import RobertaForMaskedLM
+    model = EncoderModel(encoder)
+    deep = min(DEEPEST_RANK, model.tokenizer.get_vocab_size())
 
-    tokenizer = load_tokenizer(encoder, plain_text=False)
-    model = RobertaForMaskedLM.from_pretrained(encoder).eval()
-    mask = tokenizer.token_to_id(MASK)
-
-    def tokens(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
+    def one_token(text: str) -> bool:
+        return len(model.tokenizer.encode(text, add_special_tokens=False).ids) == 1
 
     def example(before: str, word: str, after: str) -> Example:
-        ids = torch.tensor([tokenizer.encode(f"{before}{MASK}{after}").ids[: model.config.max_length]])
-        gap = (ids[0] == mask).nonzero()[:1, 0]
-        with torch.inference_mode():
-            probabilities = model(ids, positions=gap)[0].float().softmax(-1)
-        best = probabilities.topk(5)
-        guesses = [(_shown(tokenizer.decode([int(i)])), float(p)) for p, i in zip(best.values, best.indices)]
-        rank = 0
-        if word:
-            rank = int((probabilities > probabilities[tokens(" " + word)[0]]).sum()) + 1
-        return Example(before, after, word, guesses, rank)
+        best = model.fill(f"{before}{MASK}{after}", top=deep)[0]
+        rank = next((i for i, (token, _) in enumerate(best, 1) if token == f" {word}"), 0) if word else 0
+        return Example(before, after, word, [(_shown(token), share) for token, share in best[:5]], rank)
 
     made = []
     if validation.exists():
         for sentence in held_out_sentences(validation, 3 * held_out):
-            parts = hide_word(sentence, lambda word: len(tokens(word)) == 1)
+            parts = hide_word(sentence, one_token)
             if parts and len(made) < held_out:
                 made.append(example(*parts))
     for prompt in PROMPTS:

@@ -21,7 +21,7 @@ from roberta_core.atomic import atomic_file
 from roberta_core.errors import UserError
 from roberta_core.progress import human_count, human_time
 from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
-from tasks.examples import fill_mask_examples
+from tasks.examples import DEEPEST_RANK, fill_mask_examples
 from tasks.params import Params, load_params
 from tasks.stage import stage_file
 from tasks.summary import NEVER_AVERAGED, corpus_tokens, documents_by_source, mean_score, protocol_line, read_if_there
@@ -238,6 +238,7 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
         "speed": speed_section(root, params),
         "fill": fill_section(root),
         "registry": list(overview),
+        "deepest_rank": DEEPEST_RANK,
     }
 
 
@@ -261,7 +262,7 @@ def environment() -> Environment:
 def write_report(root: Path, overview: Sequence[dict] = (), written: datetime.datetime | None = None) -> Path:
     """Writes `reports/index.html` under `root`, and returns its path.
 
-    `overview` is `tasks.registry.overview`'s answer; `written` is the date on the page (now, unless given).
+    `overview` is the answer of `tasks.registry.overview`; `written` is the date on the page (now, unless given).
     """
     root = Path(root)
     written = written or datetime.datetime.now().astimezone()
@@ -276,7 +277,7 @@ def main() -> int:
     from tasks.registry import overview
 
     try:
-        print(write_report(Path("."), overview(load_params())))
+        print(write_report(Path("."), overview(load_params(), Path("."))))
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
         return error.exit_code
