@@ -192,7 +192,7 @@ def speed_section(root: Path, params: Params) -> dict | None:
     ]
     if not stages:
         return None
-    speed = read_if_there(root / "logs/pretrain.speed.json") or {}
+    speed = read_if_there(root / "logs/pretrain.speed.json")
     total = sum(stage["seconds"] for stage in stages)
     return {
         "stages": stages,

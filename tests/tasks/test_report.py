@@ -216,6 +216,18 @@ def test_a_missing_piece_leaves_a_gap_and_the_rest_stands(fresh: Path, missing: 
     assert GAPS[missing] in text and "max_steps: 900" in text
 
 
+def test_no_single_file_is_needed_but_the_parameters(fresh: Path):
+    files = [
+        path for path in sorted(fresh.rglob("*")) if path.is_file() and path.suffix in (".json", ".csv", ".arrow")
+    ]
+    assert len(files) > 40
+    aside = fresh.parent / "aside"
+    for path in files:
+        path.rename(aside)
+        assert "max_steps: 900" in write_report(fresh, (), DATE).read_text(encoding="utf8"), path
+        aside.rename(path)
+
+
 def test_a_run_on_the_plateau_says_so(fresh: Path):
     numbers = read_json(fresh / "metrics/pretrain.json")
     write_json(fresh / "metrics/pretrain.json", numbers | {"on_plateau": 1, "gain_over_unigram": -0.02})
