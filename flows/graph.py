@@ -60,7 +60,9 @@ def read_stale(root: Path) -> dict[str, list[str]]:
     Raises:
         PipelineUnreadable: `dvc status` fails.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         told = next((line for line in lines if line.startswith("ERROR")), lines[0]).removeprefix("ERROR: ")

@@ -24,7 +24,6 @@ from prefect.states import Completed, Failed, State
 from flows import graph, settings
 from flows.process import Groups, run_stage
 from flows.terminal import Board
-from roberta_core.atomic import read_json
 from roberta_core.errors import TryAgain, UserError
 from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
@@ -180,10 +179,15 @@ def _run_stages(run: Run, plan: list[graph.Stage], stale: dict[str, list[str]]) 
 
 
 def _artifacts(run: Run) -> None:
-    rows = [{"stage": name, "ended": how, "seconds": round(seconds, 1), "note": note} for name, (how, seconds, note) in run.ended.items()]
+    rows = [
+        {"stage": name, "ended": how, "seconds": round(seconds, 1), "note": note}
+        for name, (how, seconds, note) in run.ended.items()
+    ]
     create_table_artifact(key="stages", table=rows, description="How each stage ended")
     summary = run.root / "reports" / "summary.md"
-    counts = ", ".join(f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows))
+    counts = ", ".join(
+        f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows)
+    )
     text = f"# Run of {run.root.name}\n\n{len(rows)} stages and steps: {counts}.\n"
     text += "".join(f"\n- **failed**: {error}" for error in run.errors)
     if summary.is_file() and not run.errors:
@@ -236,9 +240,3 @@ def _first_error(run: Run) -> BaseException:
     more = len(run.errors) - 1
     mend = first.mend + (f" And {more} more failed, see above." if more else "")
     return TryAgain(first.what, mend) if isinstance(first, TryAgain) else RunFailed(first.what, mend)
-
-
-def read_summary(root: Path) -> dict:
-    """The numbers of metrics/summary.json; empty when there are none."""
-    path = root / "metrics" / "summary.json"
-    return read_json(path) if path.is_file() else {}

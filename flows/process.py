@@ -114,7 +114,9 @@ def run_stage(
     log = root / "logs" / f"{stage.replace('@', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    process = groups.start([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], root, _environment())
+    process = groups.start(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], root, _environment()
+    )
     lines: list[str] = []
 
     def read() -> None:
@@ -149,7 +151,13 @@ def run_stage(
     reader.join(10)
     seconds = time.monotonic() - started
     if code == 0:
-        how = "up to date" if any(map(_SKIPPED.match, lines)) else "restored" if any(map(_RESTORED.match, lines)) else "done"
+        how = (
+            "up to date"
+            if any(map(_SKIPPED.match, lines))
+            else "restored"
+            if any(map(_RESTORED.match, lines))
+            else "done"
+        )
         return Ended(how, seconds)
     if groups.stopping.is_set():
         raise StageTryAgain(f"{stage}: stopped.", "Run again to go on.")
@@ -160,7 +168,11 @@ def _failure(stage: str, code: int, lines: list[str], log: Path) -> UserError:
     """The error for a stage that ended badly: the stage's own last line where it said one, else DVC's."""
     by_dvc = next((line for line in reversed(lines) if line.startswith("ERROR:")), "")
     exited = _EXITED.search(by_dvc)
-    own = [line for line in lines if not line.startswith(("ERROR:", "WARNING:", "Running stage", "> ", "Updating lock", "Generating lock"))]
+    own = [
+        line
+        for line in lines
+        if not line.startswith(("ERROR:", "WARNING:", "Running stage", "> ", "Updating lock", "Generating lock"))
+    ]
     if exited and own:
         told = own[-1]
     else:

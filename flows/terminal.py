@@ -6,8 +6,12 @@ event is a line of its own, and a stage's progress shows at most every ten secon
 
 import threading
 import time
+from pathlib import Path
 
+from roberta_core.atomic import read_json
 from roberta_core.progress import human_time
+from tasks.params import Params
+from tasks.candidates import model_names
 
 PLAIN_EVERY_S = 10.0
 MARKS = {"done": "✓", "restored": "✓", "up to date": "·", "failed": "✗", "not run": "–"}
@@ -47,7 +51,9 @@ class Board:
             running = list(self._running.items())
         lines = []
         for name, (since, last) in running:
-            line = Text.assemble((" ▸ ", "cyan"), (name, "bold"), (f"  {human_time(time.monotonic() - since)}  ", "cyan"))
+            line = Text.assemble(
+                (" ▸ ", "cyan"), (name, "bold"), (f"  {human_time(time.monotonic() - since)}  ", "cyan")
+            )
             # the stage's own prefix says its name again
             line.append(last.removeprefix(f"{name.replace('@', '-')}: "), "dim")
             line.truncate(max(20, self._console.width - 1), overflow="ellipsis")
@@ -85,3 +91,60 @@ class Board:
             took = f" in {human_time(seconds)}" if how in ("done", "restored") else ""
             told = "restored from the cache" if how == "restored" else how
             self.say(f"{count} {MARKS[how]} {name}: {told}{took}{f' – {note}' if note else ''}", STYLES[how])
+
+
+def show_status(stages: list, stale: dict[str, list[str]]) -> None:
+    """The stages that are stale with their reasons, or one line when none is."""
+    if not stale:
+        print(f"Everything is up to date: {len(stages)} stages.")
+        return
+    print(f"{len(stale)} of {len(stages)} stages are stale:")
+    for stage in stages:
+        if stage.name in stale:
+            reasons = stale[stage.name]
+            more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            print(f"  {stage.name}: {', '.join(reasons[:3])}{more}")
+
+
+def show_results(root: Path, params: Params, ended: dict[str, str]) -> None:
+    """The table at the end of a run: documents, tokens, loss, accuracy, scores, champions; then the report's path."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tasks.registry import overview
+
+    console = Console(highlight=False)
+    stages = [how for name, how in ended.items() if name not in ("register", "promote", "report")]
+    if stages and all(how == "up to date" for how in stages):
+        console.print("Everything is up to date.", style="bold green")
+    summary = root / "metrics" / "summary.json"
+    if not summary.is_file():
+        return
+    numbers = read_json(summary)
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    if "documents_kept" in numbers:
+        table.add_row("documents kept", f"{numbers['documents_kept']:,} of {numbers.get('documents_seen', 0):,}")
+    if "tokens" in numbers:
+        table.add_row("tokens", f"{numbers['tokens']:,}")
+    if "loss" in numbers:
+        entropy = numbers.get("unigram_entropy")
+        told = f" (unigram entropy {entropy:.3f})" if entropy is not None else ""
+        table.add_row("held-out masked loss", f"{numbers['loss']:.3f}{told}")
+    if "accuracy" in numbers:
+        table.add_row("masked-token accuracy", f"{numbers['accuracy']:.1%}")
+    champions = {row["name"]: row for row in overview(params, root) if "champion" in row["alias"]}
+    kind = {"sample": "sample task", "local": "GLUE dev", "hub": "GLUE dev"}[params.glue.data]
+    names = model_names(params)
+    for task, name in names.items():
+        score = numbers.get(f"scores.{task}")
+        champion = f"champion: {name} version {champions[name]['version']}" if name in champions else ""
+        if task and score is not None:
+            table.add_row(f"{task} ({kind})", f"{score:.3f}", champion)
+        elif champion:
+            table.add_row(task or "encoder", "", champion)
+    if numbers.get("mean_score") is not None:
+        table.add_row("mean score without WNLI", f"{numbers['mean_score']:.3f}")
+    console.print(table)
+    report = root / "reports" / "index.html"
+    if report.is_file():
+        console.print(f"report: {report}", soft_wrap=True)

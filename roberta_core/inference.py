@@ -115,7 +115,9 @@ class ClassifierModel:
         for width in (1, 2):
             chosen = [row for row, each in enumerate(parts) if len(each) == width]
             if chosen:
-                rows = tokenise(self.tokenizer, Split([parts[row] for row in chosen], []), self.model.config.max_length)
+                rows = tokenise(
+                    self.tokenizer, Split([parts[row] for row in chosen], []), self.model.config.max_length
+                )
                 for row, output in zip(chosen, predict(self.model, rows.ids, "fp32")):
                     outputs[row] = output
         names = self.model.config.id2label

@@ -11,7 +11,9 @@ from roberta_core.errors import TryAgain
 
 @contextmanager
 def held_lock(file: Path, what: str) -> Iterator[int]:
-    """Holds `file` exclusively for the block; gives its descriptor, which a child may share. `what` begins the error's sentence: "Another run is going on".
+    """Holds `file` exclusively for the block; gives its descriptor, which a child may share.
+
+    `what` begins the error's sentence: "Another run is going on".
 
     Raises:
         TryAgain: another process holds it (exit code 75).

@@ -13,22 +13,19 @@ yardsticks are never compared. Every decision is a sentence with its numbers, ke
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
 import numpy as np
 
-from roberta_core.atomic import digest_of, read_json
+from roberta_core.atomic import digest_of
 from roberta_core.errors import UserError
+from tasks.candidates import Candidate, candidates, model_names
 from tasks.params import Params
-from tasks.tracking import experiment_id, lineage_tags, open_client, recorded_md5, tracking_uri, upload_spool
+from tasks.tracking import experiment_id, lineage_tags, open_client, tracking_uri, upload_spool
 
 SERVED = Path(__file__).with_name("served.py")
 PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
-NOT_AVERAGED = "WNLI"
-"""WNLI's dev set is adversarial to its train set; GLUE papers report it and leave it out of the mean."""
-
 SAMPLES = [
     "The function returns a list of strings.",
     "This is one text,\tand this is the other one.",
@@ -41,86 +38,8 @@ class CannotBeRegistered(UserError):
     """A model that does not load back, or predicts something else when it does."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model folder on its way to the registry, with its evidence as tags."""
-
-    name: str
-    folder: Path
-    evidence: dict[str, str]
-
-
-def model_names(params: Params) -> dict[str, str]:
-    """Registered names: the encoder's under "", each task's under the task."""
-    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.tasks}
-    return {"": params.registry.encoder} | tasks
-
-
-def _results(params: Params, root: Path) -> dict[str, dict]:
-    files = {task: root / "models" / "glue" / task / "results.json" for task in params.glue.tasks}
-    return {task: read_json(file) for task, file in files.items() if file.is_file()}
-
-
-def _task_yardstick(root: Path, task: str, results: dict) -> dict:
-    """What a task's score was measured with: equal yardsticks mean comparable scores."""
-    dev = sorted((root / "data" / "glue" / task).glob("dev*.tsv"))
-    return {
-        "data": results["data"],
-        "metric": results["metric"],
-        "split": results["protocol"].get("split", "dev"),
-        "selection": results["protocol"].get("selection", ""),
-        "dev_md5": ",".join(digest_of(file, "md5") for file in dev),
-    }
-
-
-def _evidence(measure: str, score: float, yardstick: dict, data: str, protocol: dict) -> dict[str, str]:
-    # Results hold JSON numbers, so the text and the number are one
-    return {
-        "measure": measure,
-        "score": repr(float(score)),
-        "yardstick": json.dumps(yardstick, sort_keys=True),
-        "data": data,
-        "protocol": json.dumps(protocol, sort_keys=True),
-    }
-
-
-def candidates(params: Params, root: Path) -> list[Candidate]:
-    """The encoder and the classifiers that stand in `models/`, with their scores."""
-    names, results = model_names(params), _results(params, root)
-    found = []
-    encoder = root / "models" / "encoder"
-    averaged = {task: each for task, each in results.items() if task != NOT_AVERAGED}
-    if (encoder / "model.safetensors").is_file():
-        if averaged:
-            # An encoder's score is its classifiers', so the way of fine-tuning belongs to the yardstick.
-            ways = {task: each["protocol"] for task, each in averaged.items()}
-            yardstick = {task: _task_yardstick(root, task, each) | ways[task] for task, each in averaged.items()}
-            mean = float(np.mean([each["score"] for each in averaged.values()]))
-            kinds = ", ".join(sorted({each["data"] for each in averaged.values()}))
-            evidence = _evidence(f"mean score of {len(averaged)} tasks", mean, yardstick, kinds, ways)
-        elif (root / "metrics" / "pretrain.json").is_file():
-            held_out = root / "data" / "packed" / "validation"
-            yardstick = {"validation_md5": digest_of(held_out, "md5") if held_out.is_dir() else ""}
-            yardstick |= {"eval_rows": params.pretrain.eval_rows, "mask_prob": params.pretrain.mask_prob}
-            loss = read_json(root / "metrics" / "pretrain.json")["loss"]
-            evidence = _evidence("held-out loss", loss, yardstick, "held-out text", {})
-        else:
-            evidence = {}
-        if (root / "data" / "packed").is_dir():
-            evidence["data_md5"] = recorded_md5(root, Path("data/packed"))
-        found.append(Candidate(names[""], encoder, evidence))
-    for task, each in results.items():
-        folder = root / "models" / "glue" / task
-        if not (folder / "model.safetensors").is_file():
-            continue
-        yardstick = _task_yardstick(root, task, each)
-        evidence = _evidence(each["metric"], each["score"], yardstick, each["data"], each["protocol"])
-        if (root / "data" / "glue" / task).is_dir():
-            evidence["data_md5"] = recorded_md5(root, Path("data/glue") / task)
-        if (encoder / "model.safetensors").is_file():
-            evidence["encoder_sha256"] = digest_of(encoder / "model.safetensors")
-        found.append(Candidate(names[task], folder, evidence | {"task": task}))
-    return found
+class NotRegistered(UserError):
+    """A name or version that the registry does not have."""
 
 
 def _newest(client, names: list[str]) -> dict[str, object]:
@@ -305,6 +224,60 @@ def promote_all(params: Params, root: Path) -> list[str]:
         client.set_model_version_tag(name, version.version, "promoted", why)
         said.append(f"{name} {version.version} {why}")
     return said
+
+
+def promote_by_hand(root: Path, name: str, which: str) -> str:
+    """Makes a version champion without the gate; `which` is its number or an alias. Returns what was done.
+
+    Raises:
+        NotRegistered: there is no such model or version.
+    """
+    client = open_client(Path(root).resolve())
+    version = _find_version(client, name, which)
+    aliases = client.get_registered_model(name).aliases
+    before = aliases.get("champion")
+    if before == version.version:
+        return f"{name} {version.version} is champion already"
+    if before is not None:
+        client.set_registered_model_alias(name, "previous", before)
+    client.set_registered_model_alias(name, "champion", version.version)
+    told = f"promoted: by hand (champion then: version {before or 'none'})"
+    client.set_model_version_tag(name, version.version, "promoted", told)
+    return f"{name} {version.version} {told}"
+
+
+def _find_version(client, name: str, which: str):
+    """The version of a name by number or alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if which.isdigit():
+            return client.get_model_version(name, which)
+        return client.get_model_version_by_alias(name, which)
+    except MlflowException:
+        found = client.search_registered_models(f"name='{name}'") if "'" not in name else []
+        if not found:
+            known = ", ".join(each.name for each in client.search_registered_models()) or "none"
+            raise NotRegistered(f"No model is registered as {name}.", f"Registered are: {known}.") from None
+        aliases = ", ".join(f"{alias} ({number})" for alias, number in found[0].aliases.items()) or "none"
+        raise NotRegistered(f"{name} has no version {which}.", f"Its aliases are: {aliases}.") from None
+
+
+def open_registered(name: str, root: Path):
+    """The model inside a registered version: `roberta-cola` (its champion), `models:/roberta-cola@challenger`, `…/2`.
+
+    Raises:
+        NotRegistered: there is no such model or version.
+    """
+    client = open_client(Path(root).resolve())
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    plain = name.removeprefix("models:/")
+    model, _, which = plain.partition("@") if "@" in plain else plain.partition("/")
+    version = _find_version(client, model, which or "champion")
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(root))
+    return mlflow.pyfunc.load_model(f"models:/{model}/{version.version}").unwrap_python_model().model
 
 
 def overview(params: Params, root: Path = Path(".")) -> list[dict]:

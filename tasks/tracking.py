@@ -235,7 +235,9 @@ class TrackedRun:
         if not self._warned:
             self._warned = True
             uri = tracking_uri(self._root)
-            print(f"tracking: MLflow at {uri} {why}; its points are kept and go there later", file=sys.stderr, flush=True)
+            print(
+                f"tracking: MLflow at {uri} {why}; its points are kept and go there later", file=sys.stderr, flush=True
+            )
 
     def _work(self) -> None:
         client = None
@@ -253,7 +255,9 @@ class TrackedRun:
                     self._over.set()
                     return
             except Exception as error:  # whatever MLflow or its database raises, training goes on
-                self._warn(f"gives an error ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})")
+                self._warn(
+                    f"gives an error ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+                )
                 client = None
                 pause_s = min(60.0, pause_s * 2)
                 if last:
@@ -275,8 +279,14 @@ def open_run(
         inputs: data read, by name, relative to the project; each becomes a dataset with DVC's md5.
     """
     root = Path.cwd()
-    tags = lineage_tags(root) | {"stage": name, "corpus": ", ".join(params.corpus.sources), "task_data": params.glue.data}
-    data = [{"name": key, "path": path.as_posix(), "md5": recorded_md5(root, path)} for key, path in (inputs or {}).items()]
+    tags = lineage_tags(root) | {
+        "stage": name,
+        "corpus": ", ".join(params.corpus.sources),
+        "task_data": params.glue.data,
+    }
+    data = [
+        {"name": key, "path": path.as_posix(), "md5": recorded_md5(root, path)} for key, path in (inputs or {}).items()
+    ]
     run = TrackedRun(Record.begin(name, section, tags, data), root)
     try:
         yield run

@@ -1,0 +1,100 @@
+"""What stands in `models/` and could be registered, with its evidence: the score, and the yardstick of the score.
+
+A yardstick is everything that two scores must share to be compared: the data (by md5), the metric, the split, the
+selection. An encoder is scored by its classifiers, so the way of fine-tuning belongs to its yardstick too.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from roberta_core.atomic import digest_of, read_json
+from tasks.params import Params
+from tasks.tracking import recorded_md5
+
+NOT_AVERAGED = "WNLI"
+"""WNLI's dev set is adversarial to its train set; GLUE papers report it and leave it out of the mean."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model folder on its way to the registry, with its evidence as tags."""
+
+    name: str
+    folder: Path
+    evidence: dict[str, str]
+
+
+def model_names(params: Params) -> dict[str, str]:
+    """Registered names: the encoder's under "", each task's under the task."""
+    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.tasks}
+    return {"": params.registry.encoder} | tasks
+
+
+def _results(params: Params, root: Path) -> dict[str, dict]:
+    files = {task: root / "models" / "glue" / task / "results.json" for task in params.glue.tasks}
+    return {task: read_json(file) for task, file in files.items() if file.is_file()}
+
+
+def _task_yardstick(root: Path, task: str, results: dict) -> dict:
+    """What a task's score was measured with: equal yardsticks mean comparable scores."""
+    dev = sorted((root / "data" / "glue" / task).glob("dev*.tsv"))
+    return {
+        "data": results["data"],
+        "metric": results["metric"],
+        "split": results["protocol"].get("split", "dev"),
+        "selection": results["protocol"].get("selection", ""),
+        "dev_md5": ",".join(digest_of(file, "md5") for file in dev),
+    }
+
+
+def _evidence(measure: str, score: float, yardstick: dict, data: str, protocol: dict) -> dict[str, str]:
+    # Results hold JSON numbers, so the text and the number are one
+    return {
+        "measure": measure,
+        "score": repr(float(score)),
+        "yardstick": json.dumps(yardstick, sort_keys=True),
+        "data": data,
+        "protocol": json.dumps(protocol, sort_keys=True),
+    }
+
+
+def candidates(params: Params, root: Path) -> list[Candidate]:
+    """The encoder and the classifiers that stand in `models/`, with their scores."""
+    names, results = model_names(params), _results(params, root)
+    found = []
+    encoder = root / "models" / "encoder"
+    averaged = {task: each for task, each in results.items() if task != NOT_AVERAGED}
+    if (encoder / "model.safetensors").is_file():
+        if averaged:
+            # An encoder's score is its classifiers', so the way of fine-tuning belongs to the yardstick.
+            ways = {task: each["protocol"] for task, each in averaged.items()}
+            yardstick = {task: _task_yardstick(root, task, each) | ways[task] for task, each in averaged.items()}
+            mean = float(np.mean([each["score"] for each in averaged.values()]))
+            kinds = ", ".join(sorted({each["data"] for each in averaged.values()}))
+            evidence = _evidence(f"mean score of {len(averaged)} tasks", mean, yardstick, kinds, ways)
+        elif (root / "metrics" / "pretrain.json").is_file():
+            held_out = root / "data" / "packed" / "validation"
+            yardstick = {"validation_md5": digest_of(held_out, "md5") if held_out.is_dir() else ""}
+            yardstick |= {"eval_rows": params.pretrain.eval_rows, "mask_prob": params.pretrain.mask_prob}
+            loss = read_json(root / "metrics" / "pretrain.json")["loss"]
+            evidence = _evidence("held-out loss", loss, yardstick, "held-out text", {})
+        else:
+            evidence = {}
+        if (root / "data" / "packed").is_dir():
+            evidence["data_md5"] = recorded_md5(root, Path("data/packed"))
+        found.append(Candidate(names[""], encoder, evidence))
+    for task, each in results.items():
+        folder = root / "models" / "glue" / task
+        if not (folder / "model.safetensors").is_file():
+            continue
+        yardstick = _task_yardstick(root, task, each)
+        evidence = _evidence(each["metric"], each["score"], yardstick, each["data"], each["protocol"])
+        if (root / "data" / "glue" / task).is_dir():
+            evidence["data_md5"] = recorded_md5(root, Path("data/glue") / task)
+        if (encoder / "model.safetensors").is_file():
+            evidence["encoder_sha256"] = digest_of(encoder / "model.safetensors")
+        found.append(Candidate(names[task], folder, evidence | {"task": task}))
+    return found
