@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from roberta_core.data.documents import SCHEMA, open_shard
 from roberta_core.data.funnel import Funnel
-from roberta_core.data.minhash import MinHasher
+from roberta_core.data.minhash import UNSPACED, MinHasher
 
 HASH_BYTES = 16
 """Of the content hash: 2^64 documents before a chance collision is likely."""
@@ -103,11 +103,13 @@ def rejected(text: str, rules: Rules) -> str:
         return "too_short"
     if symbol_share(text) > rules.max_symbol_share:
         return "too_many_symbols"
+    # Where words are not set apart by spaces, the length of what stands between two spaces says nothing.
+    spaced = text.isascii() or 2 * sum(map(len, UNSPACED.findall(text))) < len(text)
     words = text.split()
     mean = (len(text) - len(words) + 1) / len(words)  # normal form has about one separator between two words
-    if mean < rules.min_mean_word_chars:
+    if spaced and mean < rules.min_mean_word_chars:
         return "words_too_short"
-    if mean > rules.max_mean_word_chars:
+    if spaced and mean > rules.max_mean_word_chars:
         return "words_too_long"
     lines = [line for line in text.split("\n") if line]
     if len(lines) - len(set(lines)) > rules.max_repeated_line_share * len(lines):

@@ -76,7 +76,7 @@ class ShardWriter:
         while start < len(batch):
             before = int(ends[start - 1]) if start else 0
             stop = int(np.searchsorted(ends, before + self.budget - self._used, side="right"))
-            if stop == start and self._used:
+            if stop <= start and self._used:
                 self._close()
                 self._used = 0
                 continue

@@ -1,11 +1,11 @@
 """MinHash signatures of whole batches of texts, in numpy from bytes to minima.
 
 Two documents agree in one entry of their signatures with the probability that is the Jaccard similarity of their sets
-of shingles (Broder 1997). A shingle is `shingle_words` consecutive words, lower-cased, punctuation left out; Chinese,
-Japanese and Korean characters count as a word each. A batch's texts are joined and hashed as one array of bytes: words
-by a polynomial over their bytes, shingles by a polynomial over their words, both in uint64 with wrap-around, so that
-no Python loop touches a word and the hashes are the same on every machine and in every process. Price: 4 bytes an entry
-and document (448 at 112), and intermediate arrays of some 60 bytes per byte of a block of texts.
+of shingles (Broder 1997). A shingle is `shingle_words` consecutive words, lower-cased, punctuation left out; in scripts
+without spaces between words (`UNSPACED`) a character counts as a word. A batch's texts are joined and hashed as one
+array of bytes: words by a polynomial over their bytes, shingles by one over their words, in uint64 with wrap-around.
+So no Python loop touches a word, and the hashes are the same on every machine and in every process. Price: 4 bytes an
+entry and document (448 at 112), and arrays of some 60 bytes for each byte of the block of texts under way.
 """
 
 import re
@@ -25,11 +25,14 @@ _SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """Odd multipliers: the golden ratio's, and those of splitmix64 (Steele et al. 2014)."""
 
-# What is neither letter, digit nor mark beyond ASCII becomes a space; a CJK character becomes a word of its own.
+# Punctuation and symbols beyond ASCII: they become spaces.
 _PUNCTUATION = re.compile(
     r"[\u00a0-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u2000-\u200b\u200e-\u2064\u2190-\u2bff\u3000-\u3004\u3008-\u3020\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\ufffd]"
 )
-_CJK = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f])")
+UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f])"
+)
+"""Characters of scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Chinese, Japanese), and Hangul."""
 
 _IS_WORD = np.zeros(256, dtype=bool)
 _IS_WORD[[code for code in range(128) if chr(code).isalnum()]] = True
@@ -56,7 +59,7 @@ def words_of(text: str) -> bytes:
     """The text as the hasher sees it: lower case, words apart by bytes that are neither ASCII letters nor digits."""
     text = text.lower()
     if not text.isascii():
-        text = _CJK.sub(r" \1 ", _PUNCTUATION.sub(" ", text))
+        text = UNSPACED.sub(r" \1 ", _PUNCTUATION.sub(" ", text))
     return text.encode("utf8")
 
 

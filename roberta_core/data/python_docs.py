@@ -88,8 +88,7 @@ _ENTRY = re.compile(r"^\*{0,2}[\w.*`, ]{1,60}(?:\s*\([^)]*\))?\s*:\s+(?=\S)")
 _NUMPYDOC = re.compile(r"^\*{0,2}\w[\w.*`, ]*\s:(?:\s|$)")
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
 _GOOGLE = re.compile(
-    r"^(?:Args|Arguments|Parameters?|Keyword [Aa]rgs|Returns?|Raises|Yields|Attributes|Examples?|Notes?|See Also|References|Usage)"
-    r"::?$"
+    r"^(?:Args|Arguments|Parameters?|Keyword [Aa]rgs|Returns?|Raises|Yields|Attributes|Examples?|Notes?|See Also|References)::?$"
 )
 _WORD = re.compile(r"[A-Za-z][a-z'’-]*[.,;:!?)]*$")
 

@@ -117,15 +117,19 @@ def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> I
                 raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None
 
 
-def _read_group(group: tuple[int, list[str]], files: Files, source: str, folder: Path) -> tuple[int, list[Path], dict]:
+def _read_group(
+    group: tuple[int, list[str]], files: Files, source: str, folder: Path, part_mb: float
+) -> tuple[int, list[Path], dict]:
     """Writes one group of files to its own folder. Returns the number of files, the parts, and the funnel."""
     number, names = group
     funnel = Funnel()
-    parts = write_shards(read_files(files, names, source, funnel), folder / f"group-{number:06d}", PART_MB)
+    parts = write_shards(read_files(files, names, source, funnel), folder / f"group-{number:06d}", part_mb)
     return len(names), parts, funnel.to_dict()
 
 
-def fetch_files(files: Files, source: str, folder: Path, max_docs: int, workers: int, key: str) -> Funnel:
+def fetch_files(
+    files: Files, source: str, folder: Path, max_docs: int, workers: int, key: str, part_mb: float = PART_MB
+) -> Funnel:
     """Reads files into document parts in `folder`. `max_docs` above 0 stops after so many, read in one process.
 
     Raises:
@@ -134,20 +138,20 @@ def fetch_files(files: Files, source: str, folder: Path, max_docs: int, workers:
     found = list_files(files, key)
     if max_docs:
         funnel = Funnel()
-        write_shards(first(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, PART_MB)
+        write_shards(first(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, part_mb)
         return funnel
     groups: list[tuple[int, list[str]]] = []
     room = 0
     for name, size in found:
         if room <= 0:
             groups.append((len(groups), []))
-            room = PART_MB * 1_000_000
+            room = part_mb * 1e6
         groups[-1][1].append(name)
         room -= size
     funnel, count = Funnel(), 0
     progress = Progress(f"reading {source}", len(found), "files")
     for read, parts, counted in map_shards(
-        partial(_read_group, files=files, source=source, folder=folder), groups, workers
+        partial(_read_group, files=files, source=source, folder=folder, part_mb=part_mb), groups, workers
     ):
         for part in parts:
             os.replace(part, folder / f"part-{count:05d}.arrow")

@@ -1,0 +1,88 @@
+"""MinHash: shingles as defined, estimates with the right error, the same for every batch, place and process."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roberta_core.data import minhash
+from roberta_core.data.minhash import MinHasher, shingle_hashes
+
+
+def shingles(text: str, words: int = 5) -> list[tuple[str, ...]]:
+    """The definition, for ASCII texts."""
+    found = re.findall(r"[a-z0-9]+", text.lower())
+    return [tuple(found[i : i + words]) for i in range(max(len(found) - words + 1, min(len(found), 1)))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.sampled_from("abAB1 .,\n-"), max_size=80), min_size=1, max_size=8), st.integers(1, 6))
+def test_hashes_are_equal_just_where_shingles_are(texts, words):
+    hashes, counts = shingle_hashes(texts, words)
+    defined = [shingle for text in texts for shingle in shingles(text, words)]
+    assert counts.tolist() == [len(shingles(text, words)) for text in texts]
+    # One to one: as many distinct pairs as distinct hashes as distinct shingles.
+    assert len(set(zip(hashes.tolist(), defined))) == len(set(hashes.tolist())) == len(set(defined))
+
+
+def test_a_signature_does_not_depend_on_its_batch():
+    texts = [f"document {n} " + " ".join(str(n * k % 97) for k in range(n)) for n in range(120)] + [
+        "",
+        "...",
+        "long " * 30000,
+    ]
+    hasher = MinHasher(64, 5)
+    together = hasher(texts)
+    np.testing.assert_array_equal(together, np.concatenate([hasher([text]) for text in texts]))
+    assert (together[-3:-1] == 0xFFFFFFFF).all() and not (together[:-3] == 0xFFFFFFFF).all(axis=1).any()
+
+
+def test_blocks_do_not_show(monkeypatch):
+    texts = [f"{n} " * (n % 50 + 1) + "some words that go on for a while" for n in range(200)]
+    whole = MinHasher(32, 3)(texts)
+    monkeypatch.setattr(minhash, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(minhash, "BLOCK_SHINGLES", 70)
+    np.testing.assert_array_equal(whole, MinHasher(32, 3)(texts))
+
+
+def test_signatures_are_the_same_in_another_process_and_for_good():
+    code = (
+        "from roberta_core.data.minhash import MinHasher; print(MinHasher(16, 2)(['Ein Satz, noch einer.']).tolist())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == str(MinHasher(16, 2)(["ein satz -- NOCH einer"]).tolist())
+    assert MinHasher(16, 2)(["Ein Satz, noch einer."])[0, :2].tolist() == FIRST_TWO
+
+
+FIRST_TWO = [241217852, 666855923]
+
+
+def test_estimates_are_unbiased_with_binomial_error():
+    draw = np.random.default_rng(5)
+    errors, deviations = [], []
+    hasher = MinHasher(112, 5)
+    for _ in range(250):
+        words = draw.integers(0, 5000, 250).astype(str)
+        other = words.copy()
+        other[draw.integers(0, 250, draw.integers(1, 20))] = "changed"
+        texts = [" ".join(words), " ".join(other)]
+        one, two = (set(shingles(text)) for text in texts)
+        true = len(one & two) / len(one | two)
+        signatures = hasher(texts)
+        errors.append((signatures[0] == signatures[1]).mean() - true)
+        deviations.append((true * (1 - true) / 112) ** 0.5)
+    assert abs(np.mean(errors)) < 3 * np.sqrt(np.mean(np.square(deviations)) / 250)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.sqrt(np.mean(np.square(deviations))), rel=0.2)
+
+
+def test_chinese_is_shingled_by_characters_and_punctuation_does_not_count():
+    _, counts = shingle_hashes(["白馬寺泰國風格佛殿"], 5)
+    assert counts.tolist() == [9 - 5 + 1]
+    hasher = MinHasher(32, 3)
+    np.testing.assert_array_equal(*hasher(["“Ça va”—dit-il…", "ça va dit il"]))
