@@ -4,6 +4,7 @@ No number is computed here that a stage has not already measured, but for sums a
 checked against its sources line by line. Seconds and memory stay out: the same run gives the same bytes.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def protocol_line(results: dict) -> str:
         f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({', '.join(seeds)})",
     ]
     parts.append(f"{protocol['epochs']} {'epoch' if protocol['epochs'] == 1 else 'epochs'}")
+    if protocol["steps"] < protocol["epochs"] * math.ceil(results["rows"]["train"] / protocol["batch_size"]):
+        parts[-1] = f"stopped after {protocol['steps']:,} steps"
     parts += [f"batch {protocol['batch_size']}", f"peak rate {protocol['peak_lr']:g}", protocol["selection"]]
     parts.append("started from MNLI" if protocol["staged_from_mnli"] else "not started from MNLI")
     return ", ".join(parts)

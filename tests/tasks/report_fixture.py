@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from roberta_core.atomic import write_json
+from tasks.report import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
@@ -24,21 +25,25 @@ HELD_OUT = 512
 OVERVIEW = [
     {
         "name": "roberta-encoder",
-        "version": 3,
+        "version": "3",
         "alias": "champion",
         "score": 0.6407,
+        "measure": "mean score",
+        "data": "sample",
         "run_id": "0123456789abcdef",
         "run_url": "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef",
-        "promoted": "Promoted: 0.641 beats the champion's 0.622 by 0.019, more than 0.000.",
+        "promoted": "promoted: mean score 0.6407 against the champion's 0.6220, a gain of +0.0187",
     },
     {
         "name": "roberta-cola",
-        "version": 2,
+        "version": "2",
         "alias": "challenger",
-        "score": 0.4312,
+        "score": None,
+        "measure": "mcc",
+        "data": "sample",
         "run_id": "fedcba9876543210",
         "run_url": "javascript:alert(1)",
-        "promoted": "Not promoted: 0.431 does not beat the champion's 0.440.",
+        "promoted": "not promoted: mcc 0.4312 against the champion's 0.4400, a gain of -0.0088",
     },
 ]
 
@@ -140,15 +145,22 @@ def _glue(root: Path, data: str) -> None:
                 "protocol": {
                     "seeds": [1, 2, 3],
                     "epochs": 2,
+                    "steps": 64,
                     "peak_lr": 1e-4,
                     "batch_size": 32,
                     "split": "dev",
                     "staged_from_mnli": False,
                     "selection": "last epoch; median over seeds",
                 },
-                "rows": {"train": 1000, "dev": 250, "test": 250},
+                "rows": {
+                    "train": 1000,
+                    "dev": 250 if data == "sample" else PUBLISHED.get(task, (0, 71))[1],
+                    "test": 250,
+                },
                 "truncated": 12,
                 "baselines": {"majority": {metric: MAJORITY[task]}, "tfidf": {metric: TFIDF[task]}},
+                "notes": [],
+                "description": f"how the rows of {task} are made",
                 "label_names": [] if task == "STS-B" else ["0", "1"],
             },
         )

@@ -9,7 +9,7 @@ import yaml
 from roberta_core.atomic import read_json
 from roberta_core.errors import BadInput
 from tasks.params import load_params
-from tasks.summary import documents_by_source, mean_score, run
+from tasks.summary import documents_by_source, mean_score, protocol_line, run
 from tests.tasks.report_fixture import DOCUMENTS, SCORES, TASKS, finished_run
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +106,11 @@ def test_a_missing_stage_is_one_clear_line_and_nothing_is_written(finished: Path
 
 def test_a_source_that_was_removed_from_the_params_does_not_count(finished: Path):
     assert [row["source"] for row in documents_by_source(finished, ["notes"])] == ["notes"]
+
+
+def test_a_run_that_was_stopped_early_says_so_in_its_protocol(finished: Path):
+    results = read_json(finished / "models/glue/CoLA/results.json")
+    assert "2 epochs" in protocol_line(results)
+    results["protocol"]["steps"] = 40
+    line = protocol_line(results)
+    assert "stopped after 40 steps" in line and "epochs" not in line
