@@ -39,6 +39,8 @@ more pretraining than some minutes, and shows whether there was any.
 """
 
 PASSAGE_CHARS = 2000
+POOL_PASSAGES = 12
+"""Passages in the pool for each training row of a task: enough for the rarer kinds of sentences; 24 kB of memory."""
 MIN_WORDS, MAX_WORDS = 6, 14
 MIN_ROWS = 24
 """Training rows below which a sample task is not worth having."""
@@ -208,9 +210,11 @@ class _Draw:
         text = sentence.joiner.join(sentence.words[start : start + size])
         return _deny(text, sentence) if denied else text
 
-    def question(self, text: str, kind: int) -> str:
-        """The text as a question: 0 asks whether, 1 asks why."""
-        return self.rng.choice(WORDINGS[kind]).format(text)
+    def questions(self, sentence: Sentence, kinds: tuple[int, int]) -> tuple[str, str]:
+        """Two questions on one part, never worded alike; kind 0 asks whether, 1 asks why."""
+        text = self.part(sentence).rstrip(".!?,;:")
+        first, second = self.rng.choice(((0, 1), (1, 0)) if kinds[0] == kinds[1] else ((0, 0), (0, 1), (1, 0), (1, 1)))
+        return WORDINGS[kinds[0]][first].format(text), WORDINGS[kinds[1]][second].format(text)
 
     def _some(self, words: tuple[str, ...], share: float) -> list[str]:
         kept = sorted(self.rng.sample(range(len(words)), max(1, round(share * len(words)))))
@@ -219,11 +223,6 @@ class _Draw:
 
 def _deny(text: str, sentence: Sentence) -> str:
     return f"It is not true that {text}" if sentence.joiner else f"不是{text}"
-
-
-def _about_one_part(draw: _Draw, sentence: Sentence, kinds: tuple[int, int]) -> tuple[str, str]:
-    text = draw.part(sentence)
-    return draw.question(text, kinds[0]), draw.question(text, kinds[1])
 
 
 Cell = tuple[float, Callable[[Sentence], bool], Callable[[_Draw, Sentence], tuple[str, ...]]]
@@ -267,7 +266,7 @@ CELLS: dict[str, list[Cell]] = {
         for given in (0, 1)
     ],
     "QQP": [
-        (int(first == second), _always, lambda draw, it, kinds=(first, second): _about_one_part(draw, it, kinds))
+        (int(first == second), _always, lambda draw, it, kinds=(first, second): draw.questions(it, kinds))
         for first in (0, 1)
         for second in (0, 1)
     ],
@@ -322,7 +321,7 @@ def sample_tasks(
     Raises:
         BadInput: the corpus has too few sentences for a task.
     """
-    sentences = pool(documents, seed, 8 * rows)
+    sentences = pool(documents, seed, POOL_PASSAGES * rows)
     result: dict[str, dict[str, Split]] = {}
     for task in tasks:
         files = result[task.name] = {}
