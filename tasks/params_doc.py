@@ -24,10 +24,12 @@ BOUNDS = (
 PYTHON_TO_YAML = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
 HEAD = """# Parameters
 
-Every key of `params.yaml`, made from `tasks/params.py` by `python -m tasks.params_doc`. A key that is left out has its
-default; a wrong or unknown key is refused before anything is written. Whole files to start from are in `presets/`.
+Every key of `params.yaml`, made from `tasks/params.py` by `python -m tasks.params_doc`. A wrong or unknown key is refused
+before anything is written. Whole files to start from are in `presets/`.
 
-Everything but the section `runtime` changes results, and makes the stages that use it run again.
+Everything but the sections `registry` and `runtime` changes results, and makes the stages that use it run again. DVC
+watches the sections `clean` to `pretrain` as a whole, and the keys of `glue` one by one: so these sections and all keys
+of `glue` must stand in the file. Any other key that is left out has its default.
 """
 
 

@@ -3,9 +3,11 @@
 import re
 import shutil
 import subprocess
+from functools import reduce
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.params import load_params
 
@@ -40,6 +42,26 @@ def test_a_preset_loads_and_dvc_resolves_the_dag_with_it(preset: Path, project: 
     assert {f"download@{source}" for source in params.corpus.sources} <= stages
     assert {f"glue@{task}" for task in params.glue.tasks} == {stage for stage in stages if stage.startswith("glue@")}
     assert "summary" in stages
+
+
+def watched(item: object) -> set[str]:
+    """Every key that a stage of dvc.yaml names under `params`."""
+    if isinstance(item, dict):
+        return set(item.get("params", ())) | {key for each in item.values() for key in watched(each)}
+    return set()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_a_preset_has_every_key_that_dvc_watches(preset: Path):
+    """DVC stops at a watched key that the file leaves to its default, and only once the stage's turn has come."""
+    dag = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf8"))
+    keys = {key for key in watched(dag["stages"]) if "$" not in key}
+    assert {"clean", "glue.epochs"} <= keys
+    values = yaml.safe_load(preset.read_text(encoding="utf8"))
+    missing = [
+        key for key in sorted(keys) if reduce(lambda at, part: (at or {}).get(part), key.split("."), values) is None
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("preset", [p for p in PRESETS if p.stem != "quickstart"], ids=lambda preset: preset.stem)
