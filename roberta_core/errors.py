@@ -19,6 +19,10 @@ class UserError(ValueError):
         self.mend = mend.strip()
         super().__init__(f"{self.what} {self.mend}")
 
+    def __reduce__(self) -> tuple:
+        """Pickles by the two arguments: an error in a worker process reaches the user as the same line."""
+        return type(self), (self.what, self.mend)
+
 
 class TryAgain(UserError):
     """What may pass by itself: a held lock, a lost connection, a preemption (exit code 75)."""

@@ -145,11 +145,15 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
             text = _FIELD.sub("", _BULLET.sub("", text))
             if not held:
                 text = _ENTRY.sub("", text) if indent and _ENTRY.match(text) else text
-            if text.endswith("::"):
-                skip_deeper = indent if not held or text != "::" else skip_deeper
-                text = text[:-1] if text != "::" else ""
+            literal = text.endswith("::")  # an indented block of code follows
+            text = text[:-1] if literal and text != "::" else text.removesuffix("::")
             if text:
                 held.append(text)
+            if literal:
+                skip_deeper = indent
+                if held:
+                    yield " ".join(held)
+                    held = []
     if held:
         yield " ".join(held)
 

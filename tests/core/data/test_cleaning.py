@@ -13,7 +13,8 @@ from roberta_core.data.funnel import Funnel
 PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. " * 5
 ODD = st.text(
     st.sampled_from(
-        "ab \t\n\r\x0b\x0c\x1c\x1d\x1f\x00\x7f\x85\xa0\xad\u0301\u0308\u0338e\u200b\u200d\u2028\u3000\ufeffA\u212bک\u0915\u093c한ᄒ\u1161\u11ab"
+        "ab \t\n\r\x0b\x0c\x1c\x1d\x1f\x00\x7f\x85\xa0\xad\u0301\u0308\u0338e"
+        "\u200b\u200d\u2028\u3000\ufeffA\u212bک\u0915\u093c한ᄒ\u1161\u11ab"
     )
 )
 

@@ -45,7 +45,8 @@ def test_every_format_plain_and_gzipped(pack):
         ("one", {"title": "T"}),
         ("two", {}),
     ]
-    wiki = b'<doc id="7" url="?curid=7" title="A &quot;B&quot;">\nA "B"\n\nBody &lt;one&gt; &amp; two.\n\n</doc>\n<doc id="8" title="R">\nR\n\n\n</doc>\n'
+    wiki = b'<doc id="7" url="?curid=7" title="A &quot;B&quot;">\nA "B"\n\nBody &lt;one&gt; &amp; two.\n\n</doc>\n'
+    wiki += b'<doc id="8" title="R">\nR\n\n\n</doc>\n'
     texts, funnel = read(pack(wiki), "wiki_00")
     assert texts == [('A "B"\n\nBody <one> & two.', {"id": "7", "url": "?curid=7", "title": 'A "B"'})]
     assert funnel.dropped == {"title_only": 1} and funnel.examples == {"title_only": ["R"]}
@@ -127,7 +128,8 @@ def test_a_huge_text_is_cut_at_a_blank_line(monkeypatch):
 
 
 def test_wikiextractor_counts_what_stands_outside_and_what_is_not_closed():
-    raw = b'stray\nstray\n<doc id="1" title="A">\nA\n\nnever closed\n<doc id="2" title="B">\nB\n\nbody\n</doc>\n<doc id="3" title="C">\nC'
+    raw = b'stray\nstray\n<doc id="1" title="A">\nA\n\nnever closed\n<doc id="2" title="B">\nB\n\nbody\n</doc>\n'
+    raw += b'<doc id="3" title="C">\nC'
     texts, funnel = read(raw, "wiki_00", "wikiextractor")
     assert [text for text, _ in texts] == ["B\n\nbody"] and funnel.dropped == {
         "text_outside_doc": 1,
@@ -136,5 +138,6 @@ def test_wikiextractor_counts_what_stands_outside_and_what_is_not_closed():
 
 
 def test_plain_markdown():
-    marked = "---\ntitle: x\n---\n## A *small* thing ##\n\n> quoted\n\n```py\ncode\n```\n\n---\n![pic](a.png)2 * 3 * 4 and snake_case_name, `code`."
+    marked = "---\ntitle: x\n---\n## A *small* thing ##\n\n> quoted\n\n```py\ncode\n```\n\n---\n"
+    marked += "![pic](a.png)2 * 3 * 4 and snake_case_name, `code`."
     assert " ".join(plain(marked).split()) == "A small thing quoted 2 * 3 * 4 and snake_case_name, code."

@@ -1,0 +1,222 @@
+"""download, clean, dedup and shard as their processes run them: real params, real files, real exit codes."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from roberta_core.atomic import digest_of, read_json
+from roberta_core.data.documents import read_shards
+from roberta_core.errors import BadInput, BadParams
+from tasks import clean, dedup, download, shard
+from tasks.params import Params
+
+ROOT = Path(__file__).parents[2]
+WIKI = ROOT.parent / "shared" / "data" / "wiki_en" / "text" / "AA" / "wiki_00"
+BASE = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf8"))
+
+
+def article(number: int, words: int = 80) -> str:
+    """Text of its own for each number, like no other one."""
+    return " ".join(f"word{(number * 7919 + place * 104729) % 100003}" for place in range(words)) + f" ends {number}"
+
+
+def params_of(sources: dict, **sections) -> Params:
+    value = {**BASE, "corpus": {"sources": sources}, **sections}
+    return Params.model_validate(value)
+
+
+def files(path: str, **more) -> dict:
+    return {"kind": "files", "path": path, **more}
+
+
+def run_all(params: Params) -> dict[str, dict]:
+    """The four stages in this process, in the order of the DAG; their metrics."""
+    told = {}
+    for source in params.corpus.sources:
+        told[f"download-{source}"] = download.run(params, source)
+        told[f"clean-{source}"] = clean.run(params, source)
+    told["dedup"] = dedup.run(params)
+    told["shard"] = shard.run(params)
+    return told
+
+
+def texts_in(folder: Path | str) -> list[str]:
+    return [text for batch in read_shards(Path(folder), ["text"]) for text in batch.column("text").to_pylist()]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_jsonl(path: str, texts) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf8")
+
+
+def test_two_sources_become_shards(here):
+    write_jsonl("in/a/1.jsonl", [article(n) for n in range(60)] + [article(0), "too short"])
+    write_jsonl("in/b/1.jsonl", [article(n) for n in range(50, 100)] + [article(100) + " extra"])
+    told = run_all(params_of({"a": files("in/a"), "b": files("in/b")}))
+    assert told["clean-a"]["dropped_too_short"] == 1
+    assert (told["dedup"]["seen"], told["dedup"]["kept_a"], told["dedup"]["kept_b"]) == (112, 60, 41)
+    train, validation = texts_in("data/shards/train"), texts_in("data/shards/validation")
+    assert len(validation) == told["shard"]["validation_documents"] >= 1
+    assert sorted([*train, *validation]) == sorted([article(n) for n in range(100)] + [article(100) + " extra"])
+    assert told["shard"]["train_chars"] == sum(map(len, train))
+    clusters = pa.ipc.open_file("data/dedup/clusters.arrow").read_all().to_pylist()
+    assert (
+        len(clusters) == 11
+        and {row["kind"] for row in clusters} == {"exact"}
+        and {row["kept_source"] for row in clusters} == {"a"}
+    )
+    rows = {
+        row["doc_id"]: row["source"] for batch in read_shards(Path("data/shards/train")) for row in batch.to_pylist()
+    }
+    assert set(rows.values()) == {"a", "b"} and len(rows) == len(train)
+
+
+def test_no_byte_depends_on_the_number_of_workers(here):
+    for number in range(6):
+        write_jsonl(
+            f"in/{number}.jsonl", [article(n % 150) + " same" * (n % 3) for n in range(number * 40, number * 40 + 60)]
+        )
+    digests = []
+    for workers in (1, 2):
+        told = run_all(params_of({"s": files("in")}, runtime={"workers": workers}, shard={"shard_mb": 0.02}))
+        digests.append(
+            {name: digest_of(Path("data") / name) for name in ("raw", "clean", "dedup", "shards")} | {"told": told}
+        )
+    assert digests[0] == digests[1] and told["shard"]["train_parts"] > 3
+
+
+def test_the_order_of_sources_decides_who_stays_and_old_sources_are_ignored(here):
+    write_jsonl("in/a.jsonl", [article(n) for n in range(30)])
+    write_jsonl("in/b.jsonl", [article(n) for n in range(20)])
+    run_all(params_of({"a": files("in/a.jsonl"), "b": files("in/b.jsonl")}))
+    turned = params_of({"b": files("in/b.jsonl"), "a": files("in/a.jsonl")})
+    assert dedup.run(turned)["kept_b"] == 20 and dedup.run(turned)["kept_a"] == 10
+    alone = params_of({"b": files("in/b.jsonl")})
+    assert dedup.run(alone)["seen"] == 20 and shard.run(alone)["kept"] == 20
+    assert sorted(path.name for path in Path("data/dedup").glob("keep-*")) == ["keep-b.arrow"]
+
+
+def test_validation_is_chosen_by_text_and_stays_when_a_source_is_added(here):
+    write_jsonl("in/a.jsonl", [article(n) for n in range(200)])
+    write_jsonl("in/b.jsonl", [article(n) for n in range(200, 300)])
+    share = {"validation_share": 0.1}
+    run_all(params_of({"a": files("in/a.jsonl")}, shard=share))
+    before = set(texts_in("data/shards/validation"))
+    run_all(params_of({"b": files("in/b.jsonl"), "a": files("in/a.jsonl")}, shard=share))
+    after = set(texts_in("data/shards/validation"))
+    assert 5 < len(before) < 40 and before < after
+    assert not after & set(texts_in("data/shards/train"))
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.499])
+def test_both_splits_get_one_document_of_two(here, share):
+    write_jsonl("in/a.jsonl", [article(1), article(2)])
+    told = run_all(params_of({"a": files("in/a.jsonl")}, shard={"validation_share": share}))
+    assert (told["shard"]["train_documents"], told["shard"]["validation_documents"]) == (1, 1)
+
+
+def test_bad_files_beside_a_good_one_are_counted_by_name(here):
+    write_jsonl("in/good.jsonl", [article(n) for n in range(5)])
+    Path("in/cut.txt.gz").write_bytes(gzip.compress(article(7).encode())[:-9])
+    Path("in/latin.txt").write_bytes("naïve café ".encode("latin-1") * 50)
+    Path("in/empty.md").write_bytes(b"")
+    told = download.run(params_of({"a": files("in")}), "a")
+    assert told == {
+        "seen": 8,
+        "kept": 5,
+        "chars": told["chars"],
+        "dropped_empty": 1,
+        "dropped_invalid_utf8": 1,
+        "dropped_unreadable_file": 1,
+    }
+    examples = read_json(Path("data/raw/a/funnel.json"))["examples"]
+    assert examples["unreadable_file"][0].startswith("cut.txt.gz") and examples["invalid_utf8"][0].startswith(
+        "latin.txt"
+    )
+
+
+def test_what_makes_a_corpus_empty_is_told(here):
+    write_jsonl("in/a.jsonl", ["short", "also short", "-- " * 300])
+    with pytest.raises(BadInput, match=r"cleaning dropped all 3 documents \(too_short 2, too_many_symbols 1\)"):
+        run_all(params_of({"a": files("in/a.jsonl")}))
+    assert not Path("data/dedup").exists()
+    write_jsonl("in/one.jsonl", [article(1), article(1)])
+    with pytest.raises(BadInput, match="has only one document after dedup"):
+        run_all(params_of({"a": files("in/one.jsonl")}))
+    assert not Path("data/shards").exists()
+
+
+def test_a_source_without_a_document_is_told(here):
+    Path("in").mkdir()
+    Path("in/a.txt.gz").write_bytes(b"\x1f\x8bnot really")
+    with pytest.raises(BadInput, match=r"The source a gave no document: unreadable_file 1 \(for example 'a.txt.gz"):
+        download.run(params_of({"a": files("in")}), "a")
+    write_jsonl("in/b.jsonl", [])
+    Path("in/b.jsonl").write_text('{"body": "x"}\n')
+    with pytest.raises(BadInput, match=r"missing_text_field 1 \(for example .*no 'text' in: body.*corpus.sources.b"):
+        download.run(params_of({"b": files("in/b.jsonl")}), "b")
+    assert not Path("data/raw/a").exists() and not Path("data/raw/b").exists()
+
+
+def test_http_and_hub_sources(here, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(here / "cache"))
+    write_jsonl("set/rows.jsonl", [article(n) for n in range(5)])
+    packed = Path("far.jsonl.gz")
+    packed.write_bytes(gzip.compress(Path("set/rows.jsonl").read_bytes()))
+    far = {"kind": "http", "path": "params.yaml", "url": packed.absolute().as_uri(), "sha256": digest_of(packed)}
+    hub = {"kind": "hub", "path": "params.yaml", "name": str(here / "set"), "max_docs": 3}
+    params = params_of({"far": far, "hub": hub})
+    assert download.run(params, "far")["kept"] == 5 and download.run(params, "hub")["kept"] == 3
+    packed.unlink()
+    assert download.run(params, "far")["kept"] == 5
+    assert (
+        texts_in("data/raw/far") == [article(n) for n in range(5)]
+        and texts_in("data/raw/hub") == texts_in("data/raw/far")[:3]
+    )
+
+
+def test_an_unknown_source_and_a_glob_in_the_path_are_named(here):
+    with pytest.raises(BadParams, match=r"There is no source b. corpus.sources has: a"):
+        download.run(params_of({"a": files("in")}), "b")
+    with pytest.raises(ValueError, match="put the glob under pattern"):
+        params_of({"a": files("in/*.txt")})
+
+
+def test_as_processes_one_line_and_exit_codes(here):
+    write_jsonl("in/a.jsonl", [article(n) for n in range(10)])
+    sources = {"a": files("in/a.jsonl"), "gone": files("in/nowhere.txt")}
+    Path("params.yaml").write_text(yaml.safe_dump({**BASE, "corpus": {"sources": sources}}), encoding="utf8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def stage(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True)
+
+    done = stage("tasks.download", "a")
+    assert done.returncode == 0 and read_json(Path("metrics/download-a.json"))["kept"] == 10
+    failed = stage("tasks.download", "gone")
+    assert failed.returncode == 1 and not Path("data/raw/gone").exists()
+    assert failed.stderr == (
+        "download-gone: There is no file or folder in/nowhere.txt. Set corpus.sources.gone.path to one that exists.\n"
+    )
+
+
+@pytest.mark.skipif(not WIKI.is_file(), reason="the real Wikipedia text is not here")
+def test_a_real_wikiextractor_file(here):
+    told = run_all(params_of({"wiki": files(str(WIKI))}))
+    raw = WIKI.read_bytes()
+    assert told["download-wiki"]["seen"] == raw.count(b"<doc ") and told["download-wiki"]["dropped_title_only"] > 100
+    assert told["shard"]["kept"] > 200
+    assert not any("<doc" in text or "&amp;" in text or "\n\n\n" in text for text in texts_in("data/shards/train"))
