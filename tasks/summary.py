@@ -117,7 +117,7 @@ def _table(documents: list[dict], numbers: dict, pretrain: dict, results: dict[s
     lines += [_row("masked-token accuracy", f"{pretrain['accuracy']:.1%}"), ""]
     if pretrain.get("on_plateau"):
         lines += [
-            "**This run sits on the unigram plateau: the model knows how often words occur, and nothing of context.**",
+            "**This run has not come below the unigram plateau: the model knows no more than how often words occur.**",
             "",
         ]
     lines += [f"## Scores: {data_name({each['data'] for each in results.values()})}", ""]

@@ -26,7 +26,7 @@ OVERVIEW = [
     {
         "name": "roberta-encoder",
         "version": "3",
-        "alias": "champion",
+        "alias": "challenger, champion",
         "score": 0.6407,
         "measure": "mean score",
         "data": "sample",
