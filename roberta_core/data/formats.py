@@ -178,9 +178,11 @@ def read_wikiextractor(handle: BinaryIO, where: str, funnel: Funnel, text_field:
     A document whose body is empty (a redirect) is dropped as `title_only`.
     """
     held: list[bytes] | None = None
-    stray = False
+    stray, size = False, 0
     for line in _lines(handle):
+        size += len(line)
         if line.startswith(b"<doc "):
+            size = len(line)
             if held is not None:
                 funnel.drop("unclosed_doc", f"{where}: {held[0][:120].decode('utf8', 'backslashreplace')}")
             held = [line]
@@ -197,6 +199,9 @@ def read_wikiextractor(handle: BinaryIO, where: str, funnel: Funnel, text_field:
                 funnel.drop("title_only", meta.get("title", header))
                 continue
             yield f"{lines[0]}\n\n{body}", meta
+        elif held is not None and size > MAX_LINE_BYTES:
+            funnel.drop("unclosed_doc", f"{where}: {held[0][:120].decode('utf8', 'backslashreplace')}")
+            held, stray = None, True
         elif held is not None:
             held.append(line)
         elif line.strip() and not stray:

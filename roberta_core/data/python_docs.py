@@ -64,7 +64,7 @@ class Module:
 
 _MARKS = re.compile(r"[`*\[|\\]")
 _INLINE = [
-    (re.compile(r":[a-zA-Z][\w:+.-]*:`~?([^`<]+?)(?:\s*<[^`]*>)?`"), r"\1"),
+    (re.compile(r":[a-zA-Z][\w:+.-]*:`[~.]?(?:_\w+\.)?([^`<]+?)(?:\s*<[^`]*>)?`"), r"\1"),
     (re.compile(r"``([^`]+)``"), r"\1"),
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?"), r"\1"),
     (re.compile(r"`([^`\n]+)`_{0,2}"), r"\1"),
@@ -84,7 +84,7 @@ _PROSE_DIRECTIVE = re.compile(
 _FIELD = re.compile(
     r"^:(?:param|parameter|arg|argument|key|keyword|raises?|returns?|return|yields?|ivar|var|cvar|type|rtype)\b[^:]*:\s*"
 )
-_ENTRY = re.compile(r"^\*{0,2}[\w.*`, ]{1,60}(?:\s*\([^)]*\))?\s*:\s+(?=\S)")
+_ENTRY = re.compile(r"^[`*]*[\w.]+`*(?:, ?[`*]*[\w.]+`*)*\s*(?P<type>\([^)]*\))?\s*:\s+(?=\S)")
 _NUMPYDOC = re.compile(r"^\*{0,2}\w[\w.*`, ]*\s:(?:\s|$)")
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
 _GOOGLE = re.compile(
@@ -137,14 +137,15 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
                 index += 1
             index += 1
             text = ""
-        starts = bool(_FIELD.match(text) or _BULLET.match(text))
+        entry = _ENTRY.match(text) if indent else None
+        starts = bool(_FIELD.match(text) or _BULLET.match(text) or (entry and entry["type"]))
         if held and (not text or starts):
             yield " ".join(held)
             held = []
         if text:
             text = _FIELD.sub("", _BULLET.sub("", text))
-            if not held:
-                text = _ENTRY.sub("", text) if indent and _ENTRY.match(text) else text
+            if entry and not held:
+                text = _ENTRY.sub("", text)
             literal = text.endswith("::")  # an indented block of code follows
             text = text[:-1] if literal and text != "::" else text.removesuffix("::")
             if text:

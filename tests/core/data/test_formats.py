@@ -137,6 +137,13 @@ def test_wikiextractor_counts_what_stands_outside_and_what_is_not_closed():
     }
 
 
+def test_a_doc_that_never_ends_is_not_held(monkeypatch):
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 200)
+    raw = b'<doc id="1" title="A">\nA\n' + b"line of text\n" * 100 + b'<doc id="2" title="B">\nB\n\nbody\n</doc>\n'
+    texts, funnel = read(raw, "wiki_00")
+    assert [text for text, _ in texts] == ["B\n\nbody"] and funnel.dropped == {"unclosed_doc": 1}
+
+
 def test_plain_markdown():
     marked = "---\ntitle: x\n---\n## A *small* thing ##\n\n> quoted\n\n```py\ncode\n```\n\n---\n"
     marked += "![pic](a.png)2 * 3 * 4 and snake_case_name, `code`."

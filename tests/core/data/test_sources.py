@@ -106,6 +106,18 @@ def test_unreadable_files_are_counted_by_name(tmp_path):
     assert [example.split(":")[0] for example in funnel.examples["unreadable_file"]] == ["bad.txt.gz", "gone.txt"]
 
 
+def test_any_storage_that_fsspec_opens(tmp_path):
+    import fsspec
+
+    storage = fsspec.filesystem("memory")
+    storage.pipe("/corpus/b/two.txt", b"second")
+    storage.pipe("/corpus/a.jsonl.gz", gzip.compress(b'{"text": "first"}\n'))
+    fetch("memory://corpus", tmp_path / "out")
+    assert texts_in(tmp_path / "out") == ["first", "second"]
+    fetch("memory://corpus/b/two.txt", tmp_path / "one")
+    assert texts_in(tmp_path / "one") == ["second"]
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves `/good.txt`, `/cut.txt` (half of what it promises), `/busy` (503); the rest is 404."""
 
