@@ -42,14 +42,20 @@ def read_stages(root: Path) -> list[Stage]:
     from dvc.repo import Repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
+    root = Path(root).resolve()
     try:
         with Repo(str(root)) as repo:
             graph = get_active_graph(repo.index.graph)
-            plan = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
-            return [Stage(each.addressing, tuple(up.addressing for up in graph.successors(each))) for each in plan]
+            plan = plan_repro(graph, collect_stages(repo, [str(root / "dvc.yaml")]))
+            return [Stage(_name(each, root), tuple(_name(up, root) for up in graph.successors(each))) for each in plan]
     except DvcException as error:
         told = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise PipelineUnreadable(f"DVC cannot read the pipeline: {told}.", "Mend dvc.yaml or params.yaml.") from None
+
+
+def _name(stage, root: Path) -> str:
+    """What `dvc repro -s` in `root` calls a stage. DVC's own `addressing` depends on the working directory."""
+    return getattr(stage, "name", None) or Path(stage.path).resolve().relative_to(root).as_posix()
 
 
 def read_stale(root: Path) -> dict[str, list[str]]:

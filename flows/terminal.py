@@ -10,8 +10,8 @@ from pathlib import Path
 
 from roberta_core.atomic import read_json
 from roberta_core.progress import human_time
-from tasks.params import Params
 from tasks.candidates import model_names
+from tasks.params import Params
 
 PLAIN_EVERY_S = 10.0
 MARKS = {"done": "✓", "restored": "✓", "up to date": "·", "failed": "✗", "not run": "–"}

@@ -1,0 +1,67 @@
+"""The graph as DVC has it, staleness in words, and the order of dvc.lock."""
+
+import shutil
+
+import pytest
+from flows.graph import PipelineUnreadable, lock_keys, read_stages, read_stale, remember_lock_order, restore_lock_order
+
+from .conftest import REPO, dvc
+
+
+def test_stages_come_in_the_order_of_repro_with_what_they_need(project):
+    stages = {stage.name: stage.needs for stage in read_stages(project)}
+    assert list(stages) == ["a@x", "a@y", "b", "c", "d"]
+    assert stages["b"] == ("a@x", "a@y")
+    assert stages["d"] == ("b", "c")
+    printed = [line for line in dvc(project, "repro").stdout.splitlines() if line.startswith("Running")]
+    assert [line.split("'")[1] for line in printed] == list(stages)
+    assert lock_keys(project) == list(stages)
+    assert read_stale(project) == {}
+
+
+def test_the_real_pipeline_reads_and_is_in_topological_order():
+    stages = read_stages(REPO)
+    seen = set()
+    for stage in stages:
+        assert set(stage.needs) <= seen, stage
+        seen.add(stage.name)
+    assert {"dedup", "pretrain", "summary"} <= seen
+
+
+def test_stale_says_why(project):
+    dvc(project, "repro", "-s", "c")
+    assert list(read_stale(project)) == ["a@x", "a@y", "b", "d"]
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("seed: 1907", "seed: 7"))
+    assert read_stale(project)["c"] == ["deps: seed modified"]
+
+
+def test_a_pipeline_that_cannot_be_read_is_one_line(project):
+    (project / "dvc.yaml").write_text("stages:\n  a:\n    cmd: echo ${nowhere}\n")
+    for read in (read_stages, read_stale):
+        with pytest.raises(PipelineUnreadable, match="nowhere") as told:
+            read(project)
+        assert "\n" not in str(told.value)
+
+
+def test_lock_order_is_restored_to_the_byte(project, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(project, other)
+    dvc(project, "repro", "a@x", "a@y", "c")
+    remember_lock_order(other)
+    for stage in ("c", "a@y", "a@x"):
+        dvc(other, "repro", "-s", stage)
+    assert (other / "dvc.lock").read_bytes() != (project / "dvc.lock").read_bytes()
+    restore_lock_order(other, read_stages(other))
+    assert (other / "dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
+
+
+def test_old_stages_keep_their_place_in_the_lock(project):
+    dvc(project, "repro", "-s", "c")
+    remember_lock_order(project)
+    # a run that was killed here left its remembered order, which the next one must not overwrite
+    dvc(project, "repro", "-s", "a@y")
+    remember_lock_order(project)
+    dvc(project, "repro", "-s", "a@x")
+    restore_lock_order(project, read_stages(project))
+    assert lock_keys(project) == ["c", "a@x", "a@y"]

@@ -1,0 +1,140 @@
+"""A stage as a process group: its exit code and last line, its log, and that nothing of it outlives its starter."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from flows.process import Groups, StageFailed, StageTryAgain, run_stage
+
+from .conftest import REPO
+
+SLEEPER = """\
+stages:
+  sleeper:
+    cmd: sh -c 'echo $$ > pid-shell; sleep 300 & echo $! > pid-child; echo ready; wait'
+    outs:
+      - never
+  stubborn:
+    cmd: sh -c 'trap "" TERM; echo $$ > pid-shell; sleep 300 & echo $! > pid-child; echo ready; while true; do sleep 1; done'
+    outs:
+      - nothing
+  again:
+    cmd: sh -c 'echo "again - the network is away. Try later." >&2; exit 75'
+  broken:
+    cmd: sh -c 'echo one; echo "there is no such file x. Make it." >&2; exit 3'
+  silent:
+    cmd: sh -c 'exit 4'
+"""
+
+
+@pytest.fixture
+def sleepers(template, tmp_path):
+    import shutil
+
+    folder = tmp_path / "sleepers"
+    shutil.copytree(template, folder)
+    (folder / "dvc.yaml").write_text(SLEEPER)
+    return folder
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def pids(folder) -> list[int]:
+    return [int((folder / name).read_text()) for name in ("pid-shell", "pid-child")]
+
+
+def test_lines_go_to_the_log_and_to_the_caller(project):
+    lines = []
+    ended = run_stage("a@y", project, Groups(), lines.append)
+    assert ended.how == "done"
+    assert "working on a-y" in lines
+    assert "working on a-y" in (project / "logs" / "a-y.log").read_text().splitlines()
+    assert run_stage("a@y", project, Groups()).how == "up to date"
+    (project / "dvc.lock").unlink()
+    (project / "a-y").unlink()
+    assert run_stage("a@y", project, Groups()).how == "restored"
+
+
+def test_exit_75_means_try_again_and_its_own_line_is_told(sleepers):
+    with pytest.raises(StageTryAgain, match="^again - the network is away. Try later. .log: logs/again.log.$") as told:
+        run_stage("again", sleepers, Groups())
+    assert told.value.exit_code == 75
+
+
+def test_another_exit_code_is_a_failure_with_the_last_line(sleepers):
+    with pytest.raises(StageFailed, match="^broken: there is no such file x. Make it. ") as told:
+        run_stage("broken", sleepers, Groups())
+    assert told.value.exit_code == 1
+    with pytest.raises(StageFailed, match="exited with 4"):
+        run_stage("silent", sleepers, Groups())
+
+
+def test_stop_ends_the_whole_group(sleepers):
+    groups, errors = Groups(), []
+
+    def run():
+        try:
+            run_stage("sleeper", sleepers, groups)
+        except StageTryAgain as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert wait_until((sleepers / "pid-child").exists, 20)
+    assert wait_until(lambda: (sleepers / "pid-child").read_text().strip())
+    started = pids(sleepers)
+    assert all(map(alive, started))
+    groups.stop()
+    thread.join(10)
+    assert not any(map(alive, started))
+    assert len(errors) == 1 and "stopped" in str(errors[0])
+    with pytest.raises(StageTryAgain.__mro__[1], match="being stopped"):
+        run_stage("sleeper", sleepers, groups)
+
+
+def test_a_group_that_ignores_sigterm_is_killed(sleepers):
+    groups = Groups()
+    thread = threading.Thread(target=lambda: pytest.raises(StageTryAgain, run_stage, "stubborn", sleepers, groups))
+    thread.start()
+    assert wait_until((sleepers / "pid-child").exists, 20)
+    assert wait_until(lambda: (sleepers / "pid-child").read_text().strip())
+    started = pids(sleepers)
+    groups.stop(grace_s=0.5)
+    thread.join(10)
+    assert wait_until(lambda: not any(map(alive, started)))
+
+
+def test_sigkill_of_the_starter_ends_the_group_too(sleepers):
+    code = (
+        "from pathlib import Path; from flows.process import *; "
+        f"run_stage('sleeper', Path({str(sleepers)!r}), Groups())"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code], cwd=REPO)
+    try:
+        assert wait_until((sleepers / "pid-child").exists, 20)
+        assert wait_until(lambda: (sleepers / "pid-child").read_text().strip())
+        started = pids(sleepers)
+        assert all(map(alive, started))
+    finally:
+        os.kill(starter.pid, signal.SIGKILL)
+        starter.wait()
+    assert wait_until(lambda: not any(map(alive, started)))
