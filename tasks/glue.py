@@ -90,7 +90,7 @@ def run(params: Params, name: str = "") -> dict:
                     tracked.log(past + step, {"loss": loss, "lr": lr})
 
             model = finetune(ENCODER, task, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
-            outputs[seed] = {file: predict(model, rows.ids, recipe.precision) for file, rows in dev_rows.items()}
+            outputs[seed] = {file: predict(model, rows.ids) for file, rows in dev_rows.items()}
             guesses = [decide(task, values) for values in outputs[seed].values()]
             scores[seed], found = score_files(task, list(devs.values()), guesses)
             notes += [f"seed {seed}: {note}" for note in found]

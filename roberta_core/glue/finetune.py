@@ -102,8 +102,8 @@ def collate(ids: Sequence[list[int]], pad: int, device: torch.device) -> tuple[t
     return input_ids.to(device), mask.to(device) if mask is not None else None
 
 
-def predict(model: RobertaForSequenceClassification, ids: Sequence[list[int]], precision: str) -> np.ndarray:
-    """Scores rows, in their order.
+def predict(model: RobertaForSequenceClassification, ids: Sequence[list[int]]) -> np.ndarray:
+    """Scores rows, in their order; in float32 whatever the training's precision, as the saved model will be used.
 
     Returns:
         float64 [rows, labels]: probabilities of the classes; for regression [rows, 1], scores on the scale of 0 to 5
@@ -114,7 +114,7 @@ def predict(model: RobertaForSequenceClassification, ids: Sequence[list[int]], p
     outputs = np.zeros((len(ids), model.config.num_labels))
     model.eval()
     start = 0
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode():
         while start < len(order):
             size = 1
             while start + size < len(order) and (size + 1) * len(ids[order[start + size]]) <= EVAL_TOKENS:

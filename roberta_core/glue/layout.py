@@ -96,42 +96,39 @@ def read_file(file: Path, task: Task, split: str) -> Split:
                 )
     where_texts = [columns.index(name) for name in task.texts]
     where_label = columns.index(task.label) if split != "test" else None
-    first_broken, seen, blank = "", 0, 0
+    broken: list[tuple[int, str]] = []
+    number = first = 1 if split in task.headerless else 2
     for number, line in rows:
-        if not line:  # blank lines at the end are nobody's rows; one between rows is a broken row
-            blank += 1
-            continue
         fields = line.split("\t")
-        broken = blank + (len(fields) != len(columns))
-        if broken:
-            first_broken = (
-                first_broken
-                or f"{file}, line {number - blank}: {0 if blank else len(fields)} fields instead of {len(columns)}"
-            )
-            result.broken, seen, blank = result.broken + broken, seen + blank, 0
-        if len(fields) == len(columns):
-            result.texts.append(tuple(fields[at] for at in where_texts))
-            result.index.append(seen)
-            if where_label is not None:
-                result.labels.append(_label(fields[where_label], task, f"{file}, line {number}, column {task.label}"))
-        seen += 1
-    if result.broken > (0 if split == "test" else MAX_BROKEN_SHARE * seen):
-        more = f" (and {result.broken - 1} more such rows)" if result.broken > 1 else ""
-        raise BadInput(
-            f"{first_broken}{more}.",
-            "Mend the row: fields are separated by one tab, and a text holds no tab or line break.",
-        )
-    if not result.texts:
+        if len(fields) != len(columns):
+            broken.append((number, line))
+            continue
+        result.texts.append(tuple(fields[at] for at in where_texts))
+        result.index.append(number - first)
+        if where_label is not None:
+            result.labels.append(_label(fields[where_label], task, f"{file}, line {number}, column {task.label}"))
+    while broken and broken[-1] == (number, ""):  # blank lines at the end are nobody's rows
+        broken.pop()
+        number -= 1
+    if not result.texts and not broken:
         raise BadInput(f"{file} has no rows.", "Give the whole file.")
+    result.broken = len(broken)
+    if broken:
+        line, text = broken[0]
+        found = len(text.split("\t")) if text else 0
+        told = f"{file}, line {line}: {found} fields instead of {len(columns)}"
+        told += f" ({len(broken)} such rows)" if len(broken) > 1 else ""
+        if split == "test" or len(broken) > MAX_BROKEN_SHARE * (len(broken) + len(result)):
+            mend = "Mend the row: fields are separated by one tab, and a text holds no tab or line break."
+            raise BadInput(f"{told}.", mend)
+        print(f"{told}: left out", file=sys.stderr, flush=True)
     if split == "train" and task.values:
-        absent = [value for id, value in enumerate(task.values) if id not in set(result.labels)]
+        absent = sorted(set(range(len(task.values))) - set(result.labels))
         if absent:
             raise BadInput(
-                f"{file}, column {task.label}: the label {absent[0]} never occurs.",
+                f"{file}, column {task.label}: the label {task.values[absent[0]]} never occurs.",
                 "A classifier needs rows of every label in train; give the whole file.",
             )
-    if result.broken:
-        print(f"{first_broken}; {result.broken} such rows are left out", file=sys.stderr, flush=True)
     return result
 
 
