@@ -20,7 +20,7 @@ from roberta_core.glue.finetune import Recipe, derive, finetune, plan, predict, 
 from roberta_core.glue.layout import Split, read_split
 from roberta_core.glue.metrics import score
 from roberta_core.glue.sample import DESCRIPTIONS
-from roberta_core.glue.tasks import Task, task_named
+from roberta_core.glue.tasks import SCORE_MAX, Task, task_named
 from roberta_core.model.folder import read_config
 from roberta_core.progress import Progress
 from tasks.params import Params
@@ -133,7 +133,7 @@ def run(params: Params, name: str = "") -> dict:
 
 def decide(task: Task, values: np.ndarray) -> np.ndarray:
     """What `predict` gave as ids, or as scores clipped to STS-B's scale: [rows]."""
-    return values.argmax(axis=1) if task.values else np.clip(values[:, 0], 0.0, 5.0)
+    return values.argmax(axis=1) if task.values else np.clip(values[:, 0], 0.0, SCORE_MAX)
 
 
 def score_files(task: Task, devs: list[Split], guesses: list[np.ndarray]) -> tuple[dict[str, float], list[str]]:

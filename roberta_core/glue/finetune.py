@@ -12,6 +12,7 @@ picked on dev, which would flatter small dev sets.
 """
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from roberta_core.model import RobertaForSequenceClassification
 
 POOL_BATCHES = 16
 """Batches that are sorted by length together: wide enough to save most padding, narrow enough to keep batches random."""
+
+ENCODE_ROWS = 4096
+"""Rows encoded at a time: the encodings of all of MNLI at once would take gigabytes."""
 
 EVAL_TOKENS = 8192
 """Tokens, padding included, of a forward pass without gradients."""
@@ -54,9 +58,9 @@ class Recipe:
 
 @dataclass
 class Rows:
-    """Tokenised rows: `ids`, one list of token ids a row; `labels`, one a row or none; `truncated`, rows that were cut."""
+    """Tokenised rows: `ids`, the token ids of each row; `labels`, one a row or none; `truncated`, rows that were cut."""
 
-    ids: list[list[int]]
+    ids: list[Sequence[int]]
     labels: Sequence[float]
     truncated: int
 
@@ -69,9 +73,13 @@ def tokenise(tokenizer: Tokenizer, split: Split, max_length: int) -> Rows:
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    inputs = [texts if len(texts) == 2 else texts[0] for texts in split.texts]
-    encodings = tokenizer.encode_batch(inputs)
-    return Rows([each.ids for each in encodings], split.labels, sum(1 for each in encodings if each.overflowing))
+    result = Rows([], split.labels, 0)
+    for start in range(0, len(split), ENCODE_ROWS):
+        inputs = [texts if len(texts) == 2 else texts[0] for texts in split.texts[start : start + ENCODE_ROWS]]
+        for encoding in tokenizer.encode_batch_fast(inputs):
+            result.ids.append(array("i", encoding.ids))
+            result.truncated += bool(encoding.overflowing)
+    return result
 
 
 def derive(*parts: object) -> int:
@@ -91,7 +99,7 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
     return [result[at] for at in draw.permutation(len(result))]
 
 
-def collate(ids: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def collate(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pads rows to the longest: input ids [B, L] and the attention mask [B, L], or None where no row needs padding."""
     longest = max(map(len, ids))
     input_ids = torch.full((len(ids), longest), pad, dtype=torch.int64)
@@ -102,7 +110,7 @@ def collate(ids: Sequence[list[int]], pad: int, device: torch.device) -> tuple[t
     return input_ids.to(device), mask.to(device) if mask is not None else None
 
 
-def predict(model: RobertaForSequenceClassification, ids: Sequence[list[int]]) -> np.ndarray:
+def predict(model: RobertaForSequenceClassification, ids: Sequence[Sequence[int]]) -> np.ndarray:
     """Scores rows, in their order; in float32 whatever the training's precision, as the saved model will be used.
 
     Returns:
