@@ -74,9 +74,10 @@ def read_stale(root: Path) -> dict[str, list[str]]:
         told = next((line for line in lines if line.startswith("ERROR")), lines[0]).removeprefix("ERROR: ")
         raise PipelineUnreadable(f"dvc status fails: {told}.", "Mend that; `dvc status -v` says more.")
     reasons: dict[str, list[str]] = {}
+    ran = set(lock_keys(root))
     for name, entries in json.loads(done.stdout or "{}").items():
-        reasons[name] = []
-        for entry in entries:
+        reasons[name] = [] if name in ran else ["has not run yet"]
+        for entry in entries if name in ran else ():
             if isinstance(entry, str):
                 reasons[name].append(entry)
                 continue

@@ -46,6 +46,7 @@ def serve(root: Path) -> None:
     A server that PREFECT_API_URL or MLFLOW_TRACKING_URI names has a page already; then only its address is shown.
     """
     started: list[tuple[str, subprocess.Popen, Path]] = []
+    addresses: list[tuple[str, str]] = []
     logs = root / "logs"
     logs.mkdir(exist_ok=True)
 
@@ -61,8 +62,7 @@ def serve(root: Path) -> None:
                 start_new_session=True,
             )
         started.append((name, process, log))
-        _wait_for(name, process, address + health, log)
-        print(f"{name}: {address}", flush=True)
+        addresses.append((address, health))
 
     try:
         tracking = tracking_uri(root)
@@ -81,6 +81,9 @@ def serve(root: Path) -> None:
             os.environ["PREFECT_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
             command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
             start("Prefect", f"http://127.0.0.1:{port}", "/api/health", *command)
+        for (name, process, log), (address, health) in zip(started, addresses):
+            _wait_for(name, process, address + health, log)
+            print(f"{name}: {address}", flush=True)
         print("Ctrl-C ends the pages." if started else "Both run elsewhere; nothing to start here.", flush=True)
         while started:
             time.sleep(0.5)

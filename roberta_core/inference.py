@@ -118,7 +118,7 @@ class ClassifierModel:
                 rows = tokenise(
                     self.tokenizer, Split([parts[row] for row in chosen], []), self.model.config.max_length
                 )
-                for row, output in zip(chosen, predict(self.model, rows.ids, "fp32")):
+                for row, output in zip(chosen, predict(self.model, rows.ids)):
                     outputs[row] = output
         names = self.model.config.id2label
         return [{"label": names[int(each.argmax())], "score": float(each.max())} for each in outputs]

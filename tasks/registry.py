@@ -22,7 +22,7 @@ from roberta_core.atomic import digest_of
 from roberta_core.errors import UserError
 from tasks.candidates import Candidate, candidates, model_names
 from tasks.params import Params
-from tasks.tracking import experiment_id, lineage_tags, open_client, tracking_uri, upload_spool
+from tasks.tracking import experiment_id, lineage_tags, mlflow_on, open_client, tracking_uri, upload_spool
 
 SERVED = Path(__file__).with_name("served.py")
 PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -54,21 +54,18 @@ def _newest(client, names: list[str]) -> dict[str, object]:
 
 def _log(client, root: Path, candidate: Candidate, run_id: str | None) -> str:
     """Logs the folder as an MLflow model, which nobody finds in the registry yet. Returns its id."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
     import roberta_core
 
-    mlflow.set_tracking_uri(tracking_uri(root))
     logged = client.create_logged_model(experiment_id(client, root), candidate.name, source_run_id=run_id)
-    mlflow.pyfunc.log_model(
-        name=candidate.name,
-        model_id=logged.model_id,
-        python_model=str(SERVED),
-        artifacts={"model": str(candidate.folder)},
-        code_paths=[str(Path(roberta_core.__file__).parent)],
-        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
-    )
+    with mlflow_on(root) as mlflow:
+        mlflow.pyfunc.log_model(
+            name=candidate.name,
+            model_id=logged.model_id,
+            python_model=str(SERVED),
+            artifacts={"model": str(candidate.folder)},
+            code_paths=[str(Path(roberta_core.__file__).parent)],
+            pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
+        )
     return logged.model_id
 
 
@@ -81,19 +78,18 @@ def _same(one: object, other: object) -> bool:
     return np.allclose(np.asarray(one, float), np.asarray(other, float), atol=1e-5)
 
 
-def _try_out(model_id: str, candidate: Candidate) -> None:
+def _try_out(root: Path, model_id: str, candidate: Candidate) -> None:
     """Loads the logged model as a user would, and compares what it predicts with the folder's own prediction.
 
     Raises:
         CannotBeRegistered: it does not load, or predicts something else.
     """
-    import mlflow
-
     from roberta_core.inference import load_model
 
     direct = load_model(candidate.folder).predict(SAMPLES)
     try:
-        back = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(SAMPLES)
+        with mlflow_on(root) as mlflow:
+            back = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(SAMPLES)
     except Exception as error:
         raise CannotBeRegistered(
             f"{candidate.name}: the logged model cannot be loaded back ({type(error).__name__}: {error}).",
@@ -144,7 +140,7 @@ def register_all(params: Params, root: Path, on_line: Callable[[str], None] = la
         run_id = _run_of(client, root, digest)
         model_id = _log(client, root, candidate, run_id)
         try:
-            _try_out(model_id, candidate)
+            _try_out(root, model_id, candidate)
         except UserError:
             client.delete_logged_model(model_id)
             raise
@@ -152,9 +148,10 @@ def register_all(params: Params, root: Path, on_line: Callable[[str], None] = la
         if last is None and not client.search_registered_models(f"name='{candidate.name}'"):
             client.create_registered_model(candidate.name)
         tags = source | candidate.evidence | {"model_sha256": digest}
-        version = client.create_model_version(
-            candidate.name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id
-        )
+        with mlflow_on(root):  # the registry looks the logged model up by global state
+            version = client.create_model_version(
+                candidate.name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id
+            )
         client.set_registered_model_alias(candidate.name, "challenger", version.version)
         made.append(f"{candidate.name} {version.version}")
     return made
@@ -199,6 +196,11 @@ def _difference(new: dict[str, str], champion: dict[str, str]) -> str:
     return f"another {key}"
 
 
+def _aliases(client, name: str) -> dict[str, str]:
+    """The aliases of a model; SQLite gives the versions as numbers and a server as text."""
+    return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
 def promote_all(params: Params, root: Path) -> list[str]:
     """Decides on the newest version of each model. Sets `champion`, and `previous` to the one before.
 
@@ -208,8 +210,8 @@ def promote_all(params: Params, root: Path) -> list[str]:
     client = open_client(Path(root).resolve())
     said = []
     for name, version in _newest(client, list(model_names(params).values())).items():
-        aliases = client.get_registered_model(name).aliases
-        if aliases.get("champion") == version.version:
+        aliases = _aliases(client, name)
+        if aliases.get("champion") == str(version.version):
             continue
         champion = client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
         promoted, why = decide(version.tags, champion.tags if champion else None, params.registry.min_gain)
@@ -234,9 +236,8 @@ def promote_by_hand(root: Path, name: str, which: str) -> str:
     """
     client = open_client(Path(root).resolve())
     version = _find_version(client, name, which)
-    aliases = client.get_registered_model(name).aliases
-    before = aliases.get("champion")
-    if before == version.version:
+    before = _aliases(client, name).get("champion")
+    if before == str(version.version):
         return f"{name} {version.version} is champion already"
     if before is not None:
         client.set_registered_model_alias(name, "previous", before)
@@ -270,14 +271,11 @@ def open_registered(name: str, root: Path):
         NotRegistered: there is no such model or version.
     """
     client = open_client(Path(root).resolve())
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     plain = name.removeprefix("models:/")
     model, _, which = plain.partition("@") if "@" in plain else plain.partition("/")
     version = _find_version(client, model, which or "champion")
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking_uri(root))
-    return mlflow.pyfunc.load_model(f"models:/{model}/{version.version}").unwrap_python_model().model
+    with mlflow_on(root) as mlflow:
+        return mlflow.pyfunc.load_model(f"models:/{model}/{version.version}").unwrap_python_model().model
 
 
 def overview(params: Params, root: Path = Path(".")) -> list[dict]:

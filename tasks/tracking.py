@@ -58,6 +58,25 @@ def open_client(root: Path):
     return MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI", uri))
 
 
+@contextmanager
+def mlflow_on(root: Path) -> Iterator[Any]:
+    """The module `mlflow`, set to this project's store for the block: its models are logged and loaded by global state.
+
+    It puts the address into the environment too, where it would look like the user's own wish afterwards.
+    """
+    import mlflow
+
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(tracking_uri(root))
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(named)
+        if named is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 def experiment_id(client, root: Path) -> str:
     """The project's experiment; made at first use. Artifacts of a local store go to `mlartifacts/` in the project."""
     from mlflow.exceptions import MlflowException

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+
 from flows.graph import PipelineUnreadable, lock_keys, read_stages, read_stale, remember_lock_order, restore_lock_order
 
 from .conftest import REPO, dvc

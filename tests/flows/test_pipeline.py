@@ -4,6 +4,7 @@ import shutil
 import time
 
 import pytest
+
 from roberta_core.errors import TryAgain
 
 from .conftest import dvc

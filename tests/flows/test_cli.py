@@ -1,0 +1,165 @@
+"""`roberta` as a user meets it: processes, exit codes, one line an error."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from .conftest import REPO, dvc
+from .test_process import alive, wait_until
+
+ROBERTA = [sys.executable, "-m", "flows.cli"]
+
+
+def roberta(folder, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"PYTHONPATH": str(REPO), "COLUMNS": "200"} | environment
+    return subprocess.run([*ROBERTA, *arguments], cwd=folder, capture_output=True, text=True, env=env, timeout=120)
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The only line of the error output, which has no traceback."""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("roberta: ")
+    return lines[0]
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys, flows.cli\n"
+        "try: flows.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'mlflow', 'prefect', 'dvc', 'numpy', 'pyarrow', 'pydantic', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    # the process's own time: a busy machine does not count
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "stage", "status", "predict", "fill", "ui", "report", "promote"):
+        assert f" {command} " in done.stdout
+    assert after.children_user - before.children_user < 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["stage", "dedupe"], "There is no stage dedupe. There are: a@x, a@y, b, c, d."),
+        (["predict", "models/none", "x"], "models/none is no model folder: it has no readable config.json."),
+    ],
+)
+def test_a_user_error_is_one_line(project, arguments, told):
+    done = roberta(project, *arguments)
+    assert done.returncode == 1
+    assert told in one_line(done)
+
+
+def test_outside_a_project_and_with_a_wrong_key(project, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "There is no dvc.yaml in" in one_line(roberta(empty, "status"))
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("min_chars: 200", "min_char: 200"))
+    done = roberta(project, "run")
+    assert done.returncode == 1
+    line = one_line(done)
+    assert "unknown key clean.min_char; did you mean min_chars?" in line and "params.yaml" in line
+    assert "Traceback" in roberta(project, "--debug", "run").stderr
+
+
+def test_status_says_what_is_stale_and_that_nothing_is_registered(project):
+    dvc(project, "repro", "-s", "c")
+    printed = roberta(project, "status").stdout
+    assert "4 of 5 stages are stale:" in printed
+    assert "a@x: has not run yet" in printed
+    assert "No model is registered yet." in printed
+    assert not (project / "mlflow.db").exists()
+
+
+def test_stage_runs_one_stage(project):
+    done = roberta(project, "stage", "a@y")
+    assert done.returncode == 0
+    assert "working on a-y" in done.stdout and "a@y: done" in done.stdout
+    assert (project / "a-y").read_text() == "a-y\n"
+
+
+@pytest.fixture
+def server(prefect_server):
+    """The address of a Prefect server that is up: quicker than one embedded in each run, and the other way to run."""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+def test_run_to_the_end_and_again(project, server):
+    done = roberta(project, "run", "--no-publish", PREFECT_API_URL=server)
+    assert done.returncode == 0, done.stderr
+    assert "a@x: started" in done.stdout and "✓ d: done" in done.stdout
+    again = roberta(project, "run", "--no-publish", PREFECT_API_URL=server)
+    assert again.returncode == 0
+    assert "[5/5] · d: up to date" in again.stdout and "Everything is up to date." in again.stdout
+    assert done.stderr == again.stderr == ""
+
+
+def test_a_failing_stage_is_one_line_and_an_exit_code(project, server):
+    (project / "work.sh").write_text('echo "$1: no ink left. Fill it." >&2; exit 3')
+    done = roberta(project, "run", "--no-publish", PREFECT_API_URL=server)
+    assert done.returncode == 1
+    # both fail side by side; the first one's line is told
+    assert re.search(
+        r"no ink left\. Fill it\. \(log: logs/a-[xy]\.log\) And 1 more failed, see above\.$", one_line(done)
+    )
+    assert "– b: not run" in done.stdout
+
+
+def test_sigterm_ends_the_run_its_stages_and_the_second_run_is_refused(project, server):
+    (project / "work.sh").write_text("echo $$ > pid-$1; sleep 300")
+    env = os.environ | {"PYTHONPATH": str(REPO), "PREFECT_API_URL": server}
+    command = [*ROBERTA, "run", "--no-publish"]
+    running = subprocess.Popen(
+        command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    pids = [project / "pid-a-x", project / "pid-a-y"]
+    try:
+        for pid in pids:
+            assert wait_until(lambda pid=pid: pid.exists() and pid.read_text().strip(), 60)
+        second = roberta(project, "run", "--no-publish", PREFECT_API_URL=server)
+        assert second.returncode == 75
+        assert f"Another run is going on in this folder (process {running.pid})" in one_line(second)
+        assert "A run is going on" in roberta(project, "status").stdout
+    finally:
+        running.send_signal(signal.SIGTERM)
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 75
+    assert told.strip() == "roberta: Stopped; its stages have ended too. Run again to go on."
+    assert not any(alive(int(pid.read_text())) for pid in pids)
+
+
+@pytest.mark.slow
+def test_ui_starts_both_pages_and_ends_them(project):
+    import urllib.request
+
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
+    running = subprocess.Popen(
+        [*ROBERTA, "ui"], cwd=project, env=env | {"PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    try:
+        while len(lines) < 3:
+            lines.append(running.stdout.readline().strip())
+        addresses = {line.split(": ")[0]: line.split(": ")[1] for line in lines[:2]}
+        for page, word in (("MLflow", "MLflow"), ("Prefect", "Prefect")):
+            with urllib.request.urlopen(addresses[page], timeout=10) as answer:
+                assert word in answer.read().decode()
+    finally:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 0
+    time.sleep(0.2)
+    for address in addresses.values():
+        with pytest.raises(OSError):
+            urllib.request.urlopen(address, timeout=2)

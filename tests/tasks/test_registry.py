@@ -1,0 +1,196 @@
+"""The registry on a real store: what is registered loads and predicts; the gate gives its reason."""
+
+import itertools
+import shutil
+
+import pytest
+
+from roberta_core.errors import BadInput
+from roberta_core.inference import load_model
+from tasks import registry
+from tasks.registry import (
+    CannotBeRegistered,
+    NotRegistered,
+    decide,
+    open_registered,
+    overview,
+    promote_all,
+    promote_by_hand,
+    register_all,
+)
+from tasks.tracking import mlflow_on, open_client
+
+from .tiny_models import tiny_classifier, tiny_encoder, tiny_project, write_results
+
+NAMES = ["roberta-encoder", "roberta-cola", "roberta-sts-b"]
+
+
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A project whose three models are registered and champions, once for the module; tests get copies of the folder."""
+    root = tmp_path_factory.mktemp("registry") / "project"
+    params = tiny_project(root)
+    assert register_all(params, root) == [f"{name} 1" for name in NAMES]
+    said = promote_all(params, root)
+    assert said[1] == "roberta-cola 1 promoted: the first version with mcc 0.4000 (sample data)"
+    assert said[0].endswith("the first version with mean score of 2 tasks 0.5000 (sample data)")
+    return root, params
+
+
+def champions(params, root) -> dict[str, str]:
+    return {row["name"]: row["version"] for row in overview(params, root) if "champion" in row["alias"]}
+
+
+def test_a_registered_model_predicts_as_its_folder_does(registered):
+    root, _ = registered
+    texts = ["the cat sat", "the dog\tran after it", ""]
+    for name, folder in zip(NAMES, ("encoder", "glue/CoLA", "glue/STS-B")):
+        with mlflow_on(root) as mlflow:
+            served = mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(texts)
+            inside = {each.path.split("/")[-1] for each in mlflow.artifacts.list_artifacts(f"models:/{name}@champion")}
+        assert {"MLmodel", "artifacts", "code"} <= inside
+        direct = load_model(root / "models" / folder).predict(texts)
+        assert len(served) == 3
+        for one, other in zip(served, direct):
+            if name == "roberta-encoder":
+                assert one == pytest.approx(other, abs=1e-5)
+            else:
+                assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_nothing_is_registered_twice_and_scores_follow(registered, tmp_path):
+    root, params = registered
+    assert register_all(params, root) == []
+    assert promote_all(params, root) == []
+    rows = {row["name"]: row for row in overview(params, root)}
+    assert list(rows) == NAMES
+    assert rows["roberta-cola"]["alias"] == "challenger, champion" and rows["roberta-cola"]["score"] == 0.4
+    write_results(root, "CoLA", 0.41)
+    assert register_all(params, root) == []
+    assert {row["name"]: row["score"] for row in overview(params, root)}["roberta-cola"] == 0.41
+    write_results(root, "CoLA", 0.4)
+    register_all(params, root)
+
+
+def test_a_better_version_takes_the_place_and_can_be_rolled_back(registered):
+    root, params = registered
+    tiny_classifier(root / "models" / "glue" / "CoLA", root / "models" / "encoder", ["unacceptable", "acceptable"], 2)
+    write_results(root, "CoLA", 0.39)
+    assert register_all(params, root) == ["roberta-cola 2"]
+    (said,) = promote_all(params, root)
+    assert "roberta-cola 2 not promoted: mcc 0.3900 against the champion's 0.4000, a gain of -0.0100" in said
+    assert promote_all(params, root) == [], "a decision is told once"
+    assert champions(params, root)["roberta-cola"] == "1"
+
+    write_results(root, "CoLA", 0.45)
+    register_all(params, root)
+    (said,) = promote_all(params, root)
+    assert "roberta-cola 2 promoted: mcc 0.4500 against the champion's 0.4000, a gain of +0.0500, more than 0" in said
+    client = open_client(root)
+    assert registry._aliases(client, "roberta-cola") == {"champion": "2", "previous": "1", "challenger": "2"}
+
+    assert promote_by_hand(root, "roberta-cola", "previous").startswith("roberta-cola 1 promoted: by hand")
+    assert registry._aliases(client, "roberta-cola")["previous"] == "2"
+    with pytest.raises(NotRegistered, match="roberta-cola has no version 9"):
+        promote_by_hand(root, "roberta-cola", "9")
+    with pytest.raises(NotRegistered, match=r"No model is registered as roberta-kola. Registered are: roberta-cola, "):
+        open_registered("roberta-kola", root)
+    assert open_registered("roberta-cola", root).kind == "classifier"
+    assert open_registered("models:/roberta-encoder/1", root).kind == "encoder"
+
+
+def test_a_model_that_cannot_load_is_not_registered(tmp_path, registered, monkeypatch):
+    root, _ = registered
+    other = tmp_path / "other"
+    params = tiny_project(other)
+    shutil.copy(root / "mlflow.db", other)  # a store made anew takes seconds
+    broken = tmp_path / "served.py"
+    broken.write_text(registry.SERVED.read_text().replace("self.model = load", "raise OSError('no such weights')  #"))
+    monkeypatch.setattr(registry, "SERVED", broken)
+    tiny_encoder(other / "models" / "encoder", seed=5)
+    before = open_client(other).search_model_versions()
+    with pytest.raises(
+        CannotBeRegistered, match=r"roberta-encoder: the logged model cannot be loaded back .*no such w"
+    ):
+        register_all(params, other)
+    assert len(open_client(other).search_model_versions()) == len(before)
+
+
+def test_a_model_that_predicts_something_else_is_not_registered(tmp_path, registered, monkeypatch):
+    root, _ = registered
+    other = tmp_path / "other"
+    params = tiny_project(other)
+    shutil.copy(root / "mlflow.db", other)
+    wrong = tmp_path / "served.py"
+    wrong.write_text(registry.SERVED.read_text().replace("list(model_input))", "list(model_input)[::-1])"))
+    monkeypatch.setattr(registry, "SERVED", wrong)
+    tiny_encoder(other / "models" / "encoder", seed=6)
+    with pytest.raises(CannotBeRegistered, match=r"roberta-encoder: the logged model predicts something else"):
+        register_all(params, other)
+
+
+def test_without_models_or_store_there_is_nothing(tmp_path, registered):
+    _, params = registered
+    assert register_all(params, tmp_path) == []
+    assert overview(params, tmp_path) == []
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def tags(score: float, measure: str = "mcc", data: str = "sample", yardstick: str = '{"dev_md5": "1"}') -> dict:
+    return {"score": repr(score), "measure": measure, "data": data, "yardstick": yardstick}
+
+
+@pytest.mark.parametrize(
+    "new, champion, gain, promoted, told",
+    [
+        (tags(0.1), None, 0.0, True, "promoted: the first version with mcc 0.1000 (sample data)"),
+        ({}, None, 0.0, True, "promoted: the first version"),
+        ({}, tags(0.1), 0.0, False, "not promoted: it has no score"),
+        (tags(0.5), {}, 0.0, True, "promoted: mcc 0.5000, and the champion has no score"),
+        (tags(0.5), tags(0.5), 0.0, False, "a gain of +0.0000, and more than 0 is asked for"),
+        (tags(0.52), tags(0.5), 0.05, False, "a gain of +0.0200, and more than 0.05 is asked for"),
+        (tags(0.56), tags(0.5), 0.05, True, "a gain of +0.0600, more than 0.05"),
+        (tags(6.0, "held-out loss"), tags(7.0, "held-out loss"), 0.5, True, "a gain of +1.0000, more than 0.5"),
+        (tags(8.0, "held-out loss"), tags(7.0, "held-out loss"), 0.0, False, "a gain of -1.0000"),
+        (
+            tags(0.9, data="local"),
+            tags(0.5),
+            0.0,
+            False,
+            "on local data and the champion's on sample data, which cannot",
+        ),
+        (tags(0.9, yardstick='{"dev_md5": "2"}'), tags(0.5), 0.0, False, "cannot be compared (another dev_md5)"),
+        (
+            tags(0.9, yardstick='{"CoLA": {"epochs": 3}}'),
+            tags(0.5, yardstick='{"CoLA": {"epochs": 2}}'),
+            0.0,
+            False,
+            "cannot be compared (CoLA: another epochs)",
+        ),
+        (tags(6.0, "held-out loss"), tags(0.5), 0.0, False, "cannot be compared (held-out loss against mcc)"),
+    ],
+)
+def test_the_gate_says_why(new, champion, gain, promoted, told):
+    decided, why = decide(new, champion, gain)
+    assert decided is promoted
+    assert told in why
+    assert why.startswith("promoted: " if promoted else "not promoted: ")
+
+
+def test_an_encoder_fills_gaps_and_a_text_without_one_is_told(tmp_path):
+    model = load_model(tiny_encoder(tmp_path / "encoder"))
+    words = model.fill("the <mask> sat on the <mask>", top=3)
+    assert len(words) == 2 and all(len(each) == 3 for each in words)
+    assert all(one[1] >= other[1] for each in words for one, other in itertools.pairwise(each))
+    with pytest.raises(BadInput, match="The text has no <mask>"):
+        model.fill("nothing to fill")
+    with pytest.raises(BadInput, match="A text is wanted, got int 3"):
+        model.predict(["a", 3])
+    # padding in the batch changes nothing
+    alone, beside = model.predict(["cat"])[0], model.predict(["cat", "the dog ran after the cat on the mat"])[0]
+    assert alone == pytest.approx(beside, abs=1e-5)

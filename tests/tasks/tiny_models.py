@@ -1,0 +1,56 @@
+"""Tiny Hugging Face folders, and a project folder around them, for the tests of the registry."""
+
+import json
+import shutil
+from pathlib import Path
+
+from roberta_core.data.tokenizer import save_tokenizer, train_tokenizer
+from roberta_core.model import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification
+from tasks.params import Params, load_params
+
+REPO = Path(__file__).parents[2]
+
+
+def tiny_encoder(folder: Path, seed: int = 1) -> Path:
+    tokenizer = train_tokenizer(["the cat sat on the mat, and the dog ran after it. "] * 50, 280, 2)
+    RobertaForMaskedLM(RobertaConfig.named("tiny", 280, 48, 0.0), seed).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, 48)
+    return folder
+
+
+def tiny_classifier(folder: Path, encoder: Path, labels: list[str], seed: int = 1) -> Path:
+    regression = len(labels) == 1
+    RobertaForSequenceClassification.from_pretrained(
+        encoder,
+        num_labels=len(labels),
+        problem_type="regression" if regression else "single_label_classification",
+        id2label=dict(enumerate(labels)),
+        seed=seed,
+    ).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(encoder / name, folder)
+    return folder
+
+
+def write_results(root: Path, task: str, score: float, data: str = "sample", dev: str = "a\tb\n", **protocol) -> None:
+    """Scores of a task, and the dev file they were measured on."""
+    whole = {"split": "dev", "seeds": [1], "epochs": 2, "selection": "last epoch; median over seeds"} | protocol
+    results = {"task": task, "data": data, "metric": "mcc", "score": score, "protocol": whole}
+    (root / "models" / "glue" / task / "results.json").write_text(json.dumps(results))
+    file = root / "data" / "glue" / task / "dev.tsv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(dev)
+
+
+def tiny_project(root: Path) -> Params:
+    """A project with an encoder, a classifier for CoLA and a regressor for STS-B, all of them tiny and untrained."""
+    root.mkdir(parents=True)
+    text = (REPO / "params.yaml").read_text()
+    lines = ["  tasks: [CoLA, STS-B]" if line.strip().startswith("tasks:") else line for line in text.splitlines()]
+    (root / "params.yaml").write_text("\n".join(lines))
+    encoder = tiny_encoder(root / "models" / "encoder")
+    tiny_classifier(root / "models" / "glue" / "CoLA", encoder, ["unacceptable", "acceptable"])
+    tiny_classifier(root / "models" / "glue" / "STS-B", encoder, ["similarity"])
+    write_results(root, "CoLA", 0.4)
+    write_results(root, "STS-B", 0.6)
+    return load_params(root / "params.yaml")
