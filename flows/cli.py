@@ -8,8 +8,10 @@ traceback.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +53,18 @@ def run(
 
     with held_lock(root / ".work" / "run.lock", "Another run is going on in this folder"):
         pass
+    server = os.environ.get("PREFECT_API_URL")
+    print(
+        f"starting, with Prefect's server at {server}" if server else "starting, with a Prefect server of its own",
+        flush=True,
+    )
     with _stoppable():
         from flows.pipeline import pipeline
         from flows.terminal import show_results
 
+        if publish:
+            # both are needed at the end; Prefect's server starts in a process of its own meanwhile
+            threading.Thread(target=lambda: [import_module(name) for name in ("mlflow", "torch")], daemon=True).start()
         ended = pipeline(str(root), publish=publish)
     show_results(root, params, ended)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roberta_core.atomic import read_json, write_json
-from roberta_core.errors import UserError
+from roberta_core.errors import TryAgain, UserError
 
 LOCK_ORDER = Path(".work") / "lock-order.json"
 
@@ -65,6 +65,7 @@ def read_stale(root: Path) -> dict[str, list[str]]:
 
     Raises:
         PipelineUnreadable: `dvc status` fails.
+        TryAgain: another dvc command holds the project.
     """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"], cwd=root, capture_output=True, text=True, check=False
@@ -72,6 +73,8 @@ def read_stale(root: Path) -> dict[str, list[str]]:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         told = next((line for line in lines if line.startswith("ERROR")), lines[0]).removeprefix("ERROR: ")
+        if "lock" in told or "busy" in told:
+            raise TryAgain(f"Another dvc command is at work here: {told}.", "Wait until it is done.")
         raise PipelineUnreadable(f"dvc status fails: {told}.", "Mend that; `dvc status -v` says more.")
     reasons: dict[str, list[str]] = {}
     ran = set(lock_keys(root))
@@ -103,8 +106,12 @@ def remember_lock_order(root: Path) -> None:
         write_json(root / LOCK_ORDER, {"stages": lock_keys(root)})
 
 
-def restore_lock_order(root: Path, plan: list[Stage]) -> None:
-    """Puts dvc.lock into the order that `dvc repro` would have given it, byte for byte."""
+def restore_lock_order(root: Path, plan: list[Stage]) -> bool:
+    """Puts dvc.lock into the order that `dvc repro` would have given it, byte for byte.
+
+    Returns False where another dvc command is at work: then the next run does it.
+    """
+    from dvc.lock import LockError
     from dvc.repo import Repo
     from dvc.utils.serialize import modify_yaml
 
@@ -115,7 +122,11 @@ def restore_lock_order(root: Path, plan: list[Stage]) -> None:
     new = [stage.name for stage in plan if stage.name in now and stage.name not in old]
     wanted = old + new + [key for key in now if key not in old and key not in new]
     if wanted != now:
-        with Repo(str(root)) as repo, repo.lock, modify_yaml(str(root / "dvc.lock")) as lock:
-            for key in wanted:
-                lock["stages"].move_to_end(key)
+        try:
+            with Repo(str(root)) as repo, repo.lock, modify_yaml(str(root / "dvc.lock")) as lock:
+                for key in wanted:
+                    lock["stages"].move_to_end(key)
+        except LockError:
+            return False
     remembered.unlink(missing_ok=True)
+    return True

@@ -225,7 +225,8 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
                 _artifacts(run)
             finally:
                 run.groups.stop()
-                graph.restore_lock_order(folder, plan)
+                if not graph.restore_lock_order(folder, plan):
+                    board.say("dvc.lock gets its order at the next run: another dvc command is at work.", "yellow")
                 _run = None
     if run.errors:
         raise _first_error(run)

@@ -24,6 +24,20 @@ from roberta_core.errors import EXIT_TRY_AGAIN, TryAgain, UserError
 GRACE_S = 15.0
 GUARD = Path(__file__).with_name("guard.py")
 
+# what DVC says about itself, between the lines of the stage
+_DVC_LINES = (
+    "ERROR:",
+    "WARNING:",
+    "Running stage",
+    "> ",
+    "Updating lock",
+    "Generating lock",
+    "Use `dvc ",
+    "To track ",
+    "git add ",
+    "To enable auto staging",
+    "dvc config core.autostage",
+)
 _EXITED = re.compile(r"exited with (-?\d+)$")
 _SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$")
 _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run")
@@ -128,7 +142,8 @@ def run_stage(
                     # the end of a stage is what counts: its last words, then DVC's
                     lines.append(line.strip())
                     del lines[:-50]
-                    on_line(lines[-1])
+                    if not lines[-1].startswith(_DVC_LINES):
+                        on_line(lines[-1])
 
     reader = threading.Thread(target=read, name=f"log of {stage}", daemon=True)
     guard = None
@@ -168,11 +183,7 @@ def _failure(stage: str, code: int, lines: list[str], log: Path) -> UserError:
     """The error for a stage that ended badly: the stage's own last line where it said one, else DVC's."""
     by_dvc = next((line for line in reversed(lines) if line.startswith("ERROR:")), "")
     exited = _EXITED.search(by_dvc)
-    own = [
-        line
-        for line in lines
-        if not line.startswith(("ERROR:", "WARNING:", "Running stage", "> ", "Updating lock", "Generating lock"))
-    ]
+    own = [line for line in lines if not line.startswith(_DVC_LINES)]
     if exited and own:
         told = own[-1]
     else:

@@ -62,7 +62,9 @@ class Board:
 
     def say(self, text: str, style: str = "") -> None:
         """A line of its own."""
-        self._console.print(text, style=style or None, markup=False)
+        from rich.text import Text
+
+        self._console.print(Text(text, style=style))
 
     def started(self, name: str) -> None:
         with self._lock:
@@ -121,29 +123,28 @@ def show_results(root: Path, params: Params, ended: dict[str, str]) -> None:
     if not summary.is_file():
         return
     numbers = read_json(summary)
-    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if "documents_kept" in numbers:
-        table.add_row("documents kept", f"{numbers['documents_kept']:,} of {numbers.get('documents_seen', 0):,}")
-    if "tokens" in numbers:
-        table.add_row("tokens", f"{numbers['tokens']:,}")
-    if "loss" in numbers:
-        entropy = numbers.get("unigram_entropy")
-        told = f" (unigram entropy {entropy:.3f})" if entropy is not None else ""
-        table.add_row("held-out masked loss", f"{numbers['loss']:.3f}{told}")
-    if "accuracy" in numbers:
-        table.add_row("masked-token accuracy", f"{numbers['accuracy']:.1%}")
     champions = {row["name"]: row for row in overview(params, root) if "champion" in row["alias"]}
-    kind = {"sample": "sample task", "local": "GLUE dev", "hub": "GLUE dev"}[params.glue.data]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for header in ("", "value", "champion"):
+        table.add_column(header, justify="right" if header == "value" else "left", no_wrap=True)
+
+    def add(label: str, key: str, form: str, name: str = "") -> None:
+        champion = f"{name} version {champions[name]['version']}" if name in champions else ""
+        if numbers.get(key) is not None or champion:
+            value = numbers.get(key)
+            table.add_row(label, "" if value is None else format(value, form), champion)
+
+    add("documents seen", "documents_seen", ",")
+    add("documents kept", "documents_kept", ",")
+    add("tokens", "tokens", ",")
+    add("unigram entropy", "unigram_entropy", ".3f")
     names = model_names(params)
+    add("held-out masked loss", "loss", ".3f", names.pop(""))
+    add("masked-token accuracy", "accuracy", ".1%")
+    kind = "sample task" if params.glue.data == "sample" else "GLUE dev"
     for task, name in names.items():
-        score = numbers.get(f"scores.{task}")
-        champion = f"champion: {name} version {champions[name]['version']}" if name in champions else ""
-        if task and score is not None:
-            table.add_row(f"{task} ({kind})", f"{score:.3f}", champion)
-        elif champion:
-            table.add_row(task or "encoder", "", champion)
-    if numbers.get("mean_score") is not None:
-        table.add_row("mean score without WNLI", f"{numbers['mean_score']:.3f}")
+        add(f"{task} ({kind})", f"scores.{task}", ".3f", name)
+    add("mean score without WNLI", "mean_score", ".3f")
     console.print(table)
     report = root / "reports" / "index.html"
     if report.is_file():

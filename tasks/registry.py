@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import digest_of
-from roberta_core.errors import UserError
+from roberta_core.errors import TryAgain, UserError
 from tasks.candidates import Candidate, candidates, model_names
 from tasks.params import Params
 from tasks.tracking import experiment_id, lineage_tags, mlflow_on, open_client, tracking_uri, upload_spool
@@ -38,8 +38,30 @@ class CannotBeRegistered(UserError):
     """A model that does not load back, or predicts something else when it does."""
 
 
+class StoreAway(TryAgain):
+    """MLflow's store does not answer."""
+
+
 class NotRegistered(UserError):
     """A name or version that the registry does not have."""
+
+
+def _open_store(root: Path):
+    """A client on a store that answers.
+
+    Raises:
+        StoreAway: a server is down, or a database cannot be read.
+    """
+    client = open_client(root)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:  # MLflow's own, its database's, or the network's
+        told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StoreAway(
+            f"MLflow's store {tracking_uri(root)} does not answer ({told}).",
+            "Start it, or mend MLFLOW_TRACKING_URI, and run again: finished stages are kept.",
+        ) from None
+    return client
 
 
 def _newest(client, names: list[str]) -> dict[str, object]:
@@ -123,7 +145,7 @@ def register_all(params: Params, root: Path, on_line: Callable[[str], None] = la
     found = candidates(params, root)
     if not found:
         return []
-    client = open_client(root)
+    client = _open_store(root)
     upload_spool(client, root)
     newest = _newest(client, [each.name for each in found])
     source = lineage_tags(root)
@@ -207,7 +229,7 @@ def promote_all(params: Params, root: Path) -> list[str]:
     Returns:
         One sentence for each decision that was made now; none for versions that are champion already.
     """
-    client = open_client(Path(root).resolve())
+    client = _open_store(Path(root).resolve())
     said = []
     for name, version in _newest(client, list(model_names(params).values())).items():
         aliases = _aliases(client, name)
@@ -234,7 +256,7 @@ def promote_by_hand(root: Path, name: str, which: str) -> str:
     Raises:
         NotRegistered: there is no such model or version.
     """
-    client = open_client(Path(root).resolve())
+    client = _open_store(Path(root).resolve())
     version = _find_version(client, name, which)
     before = _aliases(client, name).get("champion")
     if before == str(version.version):
@@ -270,7 +292,7 @@ def open_registered(name: str, root: Path):
     Raises:
         NotRegistered: there is no such model or version.
     """
-    client = open_client(Path(root).resolve())
+    client = _open_store(Path(root).resolve())
     plain = name.removeprefix("models:/")
     model, _, which = plain.partition("@") if "@" in plain else plain.partition("/")
     version = _find_version(client, model, which or "champion")
@@ -287,7 +309,7 @@ def overview(params: Params, root: Path = Path(".")) -> list[dict]:
     root = Path(root).resolve()
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").is_file():
         return []
-    client = open_client(root)
+    client = _open_store(root)
     rows = []
     for name in model_names(params).values():
         registered = client.search_registered_models(f"name='{name}'")

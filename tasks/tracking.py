@@ -10,7 +10,6 @@ directory; MLFLOW_TRACKING_URI overrides it.
 """
 
 import fcntl
-import functools
 import json
 import os
 import subprocess
@@ -108,7 +107,6 @@ def recorded_md5(root: Path, path: Path) -> str:
     return digest_of(Path(root) / path, "md5")
 
 
-@functools.cache
 def git_commit(root: Path) -> str:
     """The commit that the work tree stands on, with `-dirty` where tracked files differ from it; empty without git."""
 

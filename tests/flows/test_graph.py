@@ -4,7 +4,16 @@ import shutil
 
 import pytest
 
-from flows.graph import PipelineUnreadable, lock_keys, read_stages, read_stale, remember_lock_order, restore_lock_order
+from flows.graph import (
+    LOCK_ORDER,
+    PipelineUnreadable,
+    lock_keys,
+    read_stages,
+    read_stale,
+    remember_lock_order,
+    restore_lock_order,
+)
+from roberta_core.errors import TryAgain
 
 from .conftest import REPO, dvc
 
@@ -66,3 +75,18 @@ def test_old_stages_keep_their_place_in_the_lock(project):
     dvc(project, "repro", "-s", "a@x")
     restore_lock_order(project, read_stages(project))
     assert lock_keys(project) == ["c", "a@x", "a@y"]
+
+
+def test_another_dvc_at_work_is_said_and_nothing_is_lost(project):
+    from dvc.repo import Repo
+
+    dvc(project, "repro", "-s", "c")
+    (project / LOCK_ORDER).parent.mkdir()
+    (project / LOCK_ORDER).write_text('{"stages": []}')
+    dvc(project, "repro", "-s", "a@y")
+    with Repo(str(project)) as repo, repo.lock:
+        with pytest.raises(TryAgain, match="Another dvc command is at work here"):
+            read_stale(project)
+        assert not restore_lock_order(project, read_stages(project))
+    assert restore_lock_order(project, read_stages(project))
+    assert lock_keys(project) == ["a@y", "c"]

@@ -11,6 +11,7 @@ from tasks import registry
 from tasks.registry import (
     CannotBeRegistered,
     NotRegistered,
+    StoreAway,
     decide,
     open_registered,
     overview,
@@ -139,6 +140,15 @@ def test_without_models_or_store_there_is_nothing(tmp_path, registered):
     assert register_all(params, tmp_path) == []
     assert overview(params, tmp_path) == []
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_store_that_is_away_is_one_line(registered, monkeypatch, tmp_path):
+    root, params = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for act in (register_all, promote_all, overview):
+        with pytest.raises(StoreAway, match=r"MLflow's store http://127.0.0.1:9 does not answer") as told:
+            act(params, root)
+        assert "\n" not in str(told.value) and told.value.exit_code == 75
 
 
 def tags(score: float, measure: str = "mcc", data: str = "sample", yardstick: str = '{"dev_md5": "1"}') -> dict:

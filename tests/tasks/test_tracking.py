@@ -130,8 +130,6 @@ def test_the_commit_says_when_the_tree_differs(tmp_path):
     clean = git_commit(tmp_path)
     assert len(clean) == 40
     (tmp_path / "dvc.lock").write_text("2")
-    git_commit.cache_clear()
     assert git_commit(tmp_path) == clean
     (tmp_path / "code.py").write_text("2")
-    git_commit.cache_clear()
     assert git_commit(tmp_path) == f"{clean}-dirty"
