@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from roberta_core.errors import BadParams
 
@@ -18,23 +18,41 @@ SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""A registered name: `/`, `:` and `@` have a meaning in models:/name@alias."""
+
+
+def _once(values: list) -> list:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ValueError(f"it has {twice} twice")
+    return values
 
 
 class Section(BaseModel):
     """A section of the params file: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
     """One corpus source. `kind` says how it is read; the other keys depend on it."""
 
-    kind: Literal["files", "python-docs", "hub", "http"] = Field(description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or one file from an address.")
-    path: str = Field(description="files: the file or folder to read. Other kinds: a file here whose change makes the source stale (constraints.txt).")
-    format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field("auto", description="files, http: how to read each file; auto goes by name and first bytes.")
+    kind: Literal["files", "python-docs", "hub", "http"] = Field(
+        description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or one file from an address."
+    )
+    path: str = Field(
+        min_length=1,
+        description="files: the file or folder to read. Other kinds: a file here whose change makes the source stale (constraints.txt).",
+    )
+    format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field(
+        "auto", description="files, http: how to read each file; auto goes by name and first bytes."
+    )
     pattern: str = Field("", description="files: read only files under path whose names match, for example *.txt; a * also crosses folders.")
     text_field: str = Field("text", description="jsonl, hub: the field that holds the text.")
-    packages: list[str] = Field([], description="python-docs: installed distributions whose docstrings are read, beside the standard library.")
+    packages: list[str] = Field(
+        [], description="python-docs: installed distributions whose docstrings are read, beside the standard library."
+    )
     name: str = Field("", description="hub: the dataset's name, for example wikimedia/wikipedia.")
     config: str = Field("", description="hub: the dataset's configuration, for example 20231101.en.")
     split: str = Field("train", description="hub: the split to read.")
@@ -56,15 +74,27 @@ class Source(Section):
 
 
 class Corpus(Section):
-    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Source] = Field(min_length=1, description="By name, in the order of preference: of duplicates, the first source's is kept.")
+    sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")], Source] = Field(
+        min_length=1, description="By name, in the order of preference: of duplicates, the first source's is kept."
+    )
 
 
 class Clean(Section):
     min_chars: Annotated[int, Field(ge=0)] = Field(200, description="Shorter documents are dropped.")
-    max_symbol_share: Share = Field(0.35, description="Documents with a larger share of characters that are neither letters, digits nor spaces are dropped.")
-    min_mean_word_chars: float = Field(2.0, description="Documents with shorter words on average are dropped (Gopher's rule has 3).")
-    max_mean_word_chars: float = Field(12.0, description="Documents with longer words on average are dropped (Gopher's rule has 10).")
-    max_repeated_line_share: Share = Field(0.3, description="Documents with a larger share of repeated lines are dropped (Gopher, Rae et al. 2021, table A1).")
+    max_symbol_share: Share = Field(
+        0.35,
+        description="Documents with a larger share of characters that are neither letters, digits nor spaces are dropped.",
+    )
+    min_mean_word_chars: float = Field(
+        2.0, description="Documents with shorter words on average are dropped (Gopher's rule has 3)."
+    )
+    max_mean_word_chars: float = Field(
+        12.0, description="Documents with longer words on average are dropped (Gopher's rule has 10)."
+    )
+    max_repeated_line_share: Share = Field(
+        0.3,
+        description="Documents with a larger share of repeated lines are dropped (Gopher, Rae et al. 2021, table A1).",
+    )
     shingle_words: Positive = Field(5, description="Words in a shingle, for near-duplicates.")
     num_hashes: Annotated[int, Field(ge=16, le=512)] = Field(112, description="MinHash functions a document.")
 
@@ -72,22 +102,31 @@ class Clean(Section):
 class Dedup(Section):
     exact: bool = Field(True, description="Drop documents with the same text.")
     near: bool = Field(True, description="Drop near-duplicates.")
-    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Jaccard similarity of shingle sets from which two documents count as near-duplicates.")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="Jaccard similarity of shingle sets from which two documents count as near-duplicates."
+    )
 
 
 class Shard(Section):
     shard_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text a shard, in MB; 64 to 256 is usual.")
-    validation_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.02, description="Share of documents held out, chosen by a hash of the text.")
+    validation_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.02, description="Share of documents held out, chosen by a hash of the text."
+    )
 
 
 class Tokenizer(Section):
     vocab_size: Annotated[int, Field(ge=300)] = Field(8192, description="Entries, the five special tokens included.")
     min_frequency: Positive = Field(2, description="Pairs seen less often are not merged.")
-    sample_mb: Annotated[float, Field(gt=0)] = Field(64, description="Text that the merges are learned from; documents are chosen by hash.")
+    sample_mb: Annotated[float, Field(gt=0)] = Field(
+        64, description="Text that the merges are learned from; documents are chosen by hash."
+    )
 
 
 class Pack(Section):
-    mode: Literal["full-sentences", "doc-sentences"] = Field("full-sentences", description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document.")
+    mode: Literal["full-sentences", "doc-sentences"] = Field(
+        "full-sentences",
+        description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document.",
+    )
     max_length: Annotated[int, Field(ge=16, le=8192)] = Field(128, description="Tokens a row, <s> and </s> included.")
 
 
@@ -95,15 +134,25 @@ class Pretrain(Section):
     """An empty value (null) means: the recipe's own. `roberta_core.train.recipes` has both recipes in full."""
 
     size: Literal[SIZES] = Field("mini", description="Layers and widths; base and large are the paper's.")
-    recipe: Literal["fast", "paper"] = Field("fast", description="paper: AdamW as in Liu et al. 2019; fast: Muon for the matrices of the layers, made to leave the unigram plateau early.")
+    recipe: Literal["fast", "paper"] = Field(
+        "fast",
+        description="paper: AdamW as in Liu et al. 2019; fast: Muon for the matrices of the layers, made to leave the unigram plateau early.",
+    )
     max_steps: Positive = Field(description="Updates.")
     batch_size: Positive = Field(description="Sequences an update, over all ranks and accumulation.")
-    mask_prob: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="Share of tokens chosen for prediction; of these 80 % are masked, 10 % replaced, 10 % left as they are.")
+    mask_prob: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.15,
+        description="Share of tokens chosen for prediction; of these 80 % are masked, 10 % replaced, 10 % left as they are.",
+    )
     peak_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="Highest learning rate.")
-    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(None, description="Updates until the learning rate is at its peak.")
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Updates until the learning rate is at its peak."
+    )
     weight_decay: Annotated[float, Field(ge=0)] | None = Field(None, description="Decoupled weight decay.")
     dropout: Share | None = Field(None, description="In the layers and in attention.")
-    clip_norm: Annotated[float, Field(ge=0)] | None = Field(None, description="0 switches clipping off, as in the paper.")
+    clip_norm: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="0 switches clipping off, as in the paper."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
     eval_every: Positive = Field(100, description="Updates between two evaluations.")
     eval_rows: Positive = Field(512, description="Held-out rows that are scored (all where there are fewer).")
@@ -113,28 +162,52 @@ class Pretrain(Section):
 class Glue(Section):
     """Fine-tuning. `data: sample` makes sample tasks from the corpus; they are not GLUE and are never called so."""
 
-    data: Literal["sample", "local", "hub"] = Field("sample", description="Where the tasks come from: made from the corpus, a local folder, or the hub.")
-    path: str = Field("data/shards", description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. hub: a file to watch (constraints.txt).")
+    data: Literal["sample", "local", "hub"] = Field(
+        "sample", description="Where the tasks come from: made from the corpus, a local folder, or the hub."
+    )
+    path: str = Field(
+        "data/shards",
+        min_length=1,
+        description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. hub: a file to watch (constraints.txt).",
+    )
     hub_name: str = Field("nyu-mll/glue", description="hub: the dataset's name.")
     hub_revision: str = Field("main", description="hub: commit or tag.")
     sample_rows: Positive = Field(2000, description="sample: training rows a task; dev has a quarter of that.")
-    tasks: list[Literal[TASKS]] = Field(min_length=1, description="One fine-tuning stage each.")
+    tasks: Annotated[list[Literal[TASKS]], AfterValidator(_once)] = Field(
+        min_length=1, description="One fine-tuning stage each."
+    )
     max_length: Annotated[int, Field(ge=8)] = Field(128, description="Tokens a row; longer rows are cut and counted.")
     epochs: Positive = Field(3, description="Passes over the training rows.")
     max_steps: Annotated[int, Field(ge=0)] = Field(0, description="Stop earlier than the epochs; 0 does not.")
     batch_size: Positive = Field(32, description="Rows an update.")
-    peak_lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="Highest learning rate; the paper's grid for its sizes is 1e-5, 2e-5, 3e-5.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="Decoupled weight decay (Liu et al. 2019, table 10).")
-    warmup_ratio: Share = Field(0.06, description="Share of the updates until the learning rate is at its peak (Liu et al. 2019, table 10).")
+    peak_lr: Annotated[float, Field(gt=0)] = Field(
+        1e-4, description="Highest learning rate; the paper's grid for its sizes is 1e-5, 2e-5, 3e-5."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Decoupled weight decay (Liu et al. 2019, table 10)."
+    )
+    warmup_ratio: Share = Field(
+        0.06, description="Share of the updates until the learning rate is at its peak (Liu et al. 2019, table 10)."
+    )
     dropout: Share = Field(0.1, description="In the layers, in attention and in the head.")
-    seeds: list[int] = Field([1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's.")
+    seeds: Annotated[list[int], AfterValidator(_once)] = Field(
+        [1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
 
 
 class Registry(Section):
-    encoder: str = Field("roberta-encoder", description="Registered name of the encoder.")
-    task_prefix: str = Field("roberta-", description="Registered name of a classifier: the prefix and the task in lower case (roberta-cola).")
-    min_gain: float = Field(0.0, description="A later version must beat the champion by more than this: encoder, mean of the task scores; classifier, its score.")
+    encoder: Annotated[str, Field(pattern=NAME)] = Field(
+        "roberta-encoder", description="Registered name of the encoder."
+    )
+    task_prefix: Annotated[str, Field(pattern=NAME)] = Field(
+        "roberta-",
+        description="Registered name of a classifier: the prefix and the task in lower case (roberta-cola).",
+    )
+    min_gain: float = Field(
+        0.0,
+        description="A later version must beat the champion by more than this: encoder, mean of the task scores; classifier, its score.",
+    )
 
 
 class Runtime(Section):
@@ -145,14 +218,16 @@ class Runtime(Section):
     glue_threads: Positive = Field(1, description="Torch threads of each fine-tuning; several tasks run side by side.")
     parallel_stages: Positive = Field(2, description="Stages that may run side by side.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
-    micro_batch: Annotated[int, Field(ge=0)] = Field(0, description="Sequences a forward pass; 0: the whole batch. Smaller ones need less memory.")
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        0, description="Sequences a forward pass; 0: the whole batch. Smaller ones need less memory."
+    )
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
     keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept for resume.")
 
 
 class Params(Section):
-    seed: int = 1907
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1907
     corpus: Corpus
     clean: Clean = Clean()
     dedup: Dedup = Dedup()
@@ -163,6 +238,22 @@ class Params(Section):
     glue: Glue
     registry: Registry = Registry()
     runtime: Runtime = Runtime()
+
+
+TAKES = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "model_type": "keys of its own, below it",
+    "dict_type": "keys of its own, below it",
+    "too_short": "one entry at least",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "letters, digits, dots, hyphens and underscores, a letter or digit first",
+}
+"""What a key takes in words, by the beginning of pydantic's name for the error."""
 
 
 def _line(error: dict, file: Path) -> str:
@@ -183,10 +274,63 @@ def _line(error: dict, file: Path) -> str:
         return f"{file}: unknown key {key}; {takes}"
     if error["type"] == "missing":
         return f"{file}: the key {key} is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch" and keys[-1] == "[key]":
+        return f"{file}: corpus.sources: the name {keys[-2]!r} has other characters than lower case letters, digits and hyphens"
     got = error.get("input")
-    shown = f", got {got!r}" if not isinstance(got, dict) else ""
+    shown = "" if isinstance(got, dict) else ", got nothing" if got is None else f", got {got!r}"
+    takes = next((words for kind, words in TAKES.items() if error["type"].startswith(kind)), "")
+    if takes:
+        return f"{file}: {key} takes {takes}{shown}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{file}: {key or 'the file'}: {message[0].lower() + message[1:]}{shown}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a section: DVC does too, while YAML's default here takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value} stands there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _bad_yaml(error: yaml.YAMLError, file: Path) -> str:
+    """`params.yaml, line 3: found a tab`, from an error that shows a picture of several lines."""
+    mark = getattr(error, "problem_mark", None)
+    told = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"{file}, line {mark.line + 1}: {told}" if mark else f"{file} is not valid YAML: {told}"
+
+
+def _watched(item: object) -> set[str]:
+    """Every key that a stage of dvc.yaml names under `params`."""
+    if not isinstance(item, dict):
+        return set()
+    own = {key for key in item.get("params") or () if isinstance(key, str) and "$" not in key}
+    return own.union(*map(_watched, item.values()))
+
+
+def _left_out(raw: dict, file: Path) -> list[str]:
+    """Keys that the dvc.yaml beside the params file watches and the file lacks: DVC stops at them, in the middle of a run."""
+    dag = file.with_name("dvc.yaml")
+    if not dag.is_file():
+        return []
+    try:
+        keys = _watched(yaml.load(dag.read_text(encoding="utf8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return []  # DVC says it, with the line
+    missing = []
+    for key in sorted(keys):
+        at: object = raw
+        for part in key.split("."):
+            at = at.get(part) if isinstance(at, dict) else None
+        if at is None:
+            missing.append(key)
+    return missing
 
 
 def load_params(file: Path | str = "params.yaml") -> Params:
@@ -197,15 +341,28 @@ def load_params(file: Path | str = "params.yaml") -> Params:
     """
     file = Path(file)
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf8"))
+        raw = yaml.load(file.read_text(encoding="utf8"), _Loader)
     except FileNotFoundError:
-        raise BadParams(f"There is no {file} here.", "Start in the project's folder, or copy a preset: cp presets/quickstart.yaml params.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{file} is not valid YAML: {' '.join(str(error).split())}.", "Mend that line.") from None
+        raise BadParams(
+            f"There is no {file} here.",
+            "Start in the project's folder, or copy a preset: cp presets/quickstart.yaml params.yaml",
+        ) from None
+    except OSError as error:
+        raise BadParams(f"{file} cannot be read: {error.strerror}.", "Mend that, or put a preset in its place.") from None
+    except UnicodeDecodeError as error:
+        raise BadParams(f"{file} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except yaml.YAMLError as error:
+        raise BadParams(f"{_bad_yaml(error, file)}.", "Mend that line.") from None
     if not isinstance(raw, dict):
         raise BadParams(f"{file} holds no sections.", "Copy a preset: cp presets/quickstart.yaml params.yaml")
     try:
-        return Params.model_validate(raw)
+        params = Params.model_validate(raw)
     except ValidationError as error:
         lines = [_line(each, file) for each in error.errors()]
         raise BadParams("; ".join(lines) + ".", "Mend the params file; docs/params.md lists every key.") from None
+    if missing := _left_out(raw, file):
+        raise BadParams(
+            f"{file} leaves out {', '.join(missing)}, which DVC watches.",
+            "Put it back; docs/params.md has the defaults, presets/quickstart.yaml is a whole file.",
+        )
+    return params

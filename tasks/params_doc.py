@@ -58,6 +58,8 @@ def kind_of(annotation: Any, metadata: list | None = None) -> str:
         text = f"list of {kind_of(inner[0])}"
     else:
         text = PYTHON_TO_YAML[annotation]
+        if annotation is str:
+            bounds = bounds.replace("entries at least 1", "not empty")
     return f"{text} ({bounds})" if bounds else text
 
 

@@ -1,0 +1,107 @@
+"""What a user can get wrong, at the doors where it comes in: one line with the mend, and nothing half-written."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from roberta_core.errors import BadParams
+from tasks.params import load_params
+
+ROOT = Path(__file__).parents[2]
+SMOKE = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text(encoding="utf8"))
+GONE = object()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_params(changes: dict) -> None:
+    """The smoke preset with some keys changed; `GONE` takes a key out."""
+    values = copy.deepcopy(SMOKE)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        at = values
+        for part in path:
+            at = at.setdefault(part, {})
+        at[last] = value
+        if value is GONE:
+            del at[last]
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf8")
+
+
+def told() -> str:
+    """The line that a stage would print for params.yaml."""
+    with pytest.raises(BadParams) as caught:
+        load_params()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "params.yaml" in line
+    return line
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("seed", None, "seed takes a whole number, got nothing"),
+        ("seed", 2**64, "seed: should be less than"),
+        ("clean", None, "clean takes keys of its own, below it, got nothing"),
+        ("clean.min_char", 3, "unknown key clean.min_char; did you mean min_chars?"),
+        ("clean.min_mean_word_chars", float("nan"), "takes a finite number, got nan"),
+        ("dedup.near", "maybe", "dedup.near takes true or false, got 'maybe'"),
+        ("shard.shard_mb", float("inf"), "shard.shard_mb takes a finite number"),
+        ("tokenizer.vocab_size", 1.5, "tokenizer.vocab_size takes a whole number, got 1.5"),
+        ("pack.mode", "full", "should be 'full-sentences' or 'doc-sentences', got 'full'"),
+        ("pretrain.optimizer", "adam", "unknown key pretrain.optimizer; it takes: size, recipe"),
+        ("corpus.sources", {}, "corpus.sources takes one entry at least"),
+        ("corpus.sources", {"My notes": {"kind": "files", "path": "x"}}, "the name 'My notes' has other characters"),
+        ("corpus.sources.python-docs.path", "", "path takes text that is not empty"),
+        ("glue.tasks", "CoLA", "glue.tasks takes a list, got 'CoLA'"),
+        ("glue.tasks", ["CoLA", "CoLA"], "glue.tasks: it has CoLA twice"),
+        ("glue.seeds", [1, 2, 1], "glue.seeds: it has 1 twice"),
+        ("glue.path", "", "glue.path takes text that is not empty"),
+        ("registry.encoder", "a/b", "registry.encoder takes letters, digits"),
+        ("runtime.device", "gpu", "should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
+    ],
+)
+def test_a_wrong_value_names_the_key_and_what_it_takes(key, value, words):
+    write_params({key: value})
+    assert words in told()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"a:\n\tb: 1", "line 2: found character '\\t'"),
+        (b"corpus: [1", "line 1: expected ',' or ']'"),
+        (b"pack:\n  max_length: 1\n  max_length: 2", "line 3: the key max_length stands there twice"),
+        (b"seed: 1\nseed: 2", "line 2: the key seed stands there twice"),
+        (b"a: 1\n---\nb: 2", "line 2: but found another document"),
+        (b"a: \x00", "is not valid YAML"),
+        (b"a: \xff", "is not UTF-8 (byte 3)"),
+        (b"", "holds no sections"),
+    ],
+)
+def test_broken_yaml_names_the_line(text, words):
+    Path("params.yaml").write_bytes(text)
+    assert words in told()
+
+
+def test_a_folder_in_the_place_of_params_is_one_line_too():
+    Path("params.yaml").mkdir()
+    assert "cannot be read: Is a directory" in told()
+
+
+@pytest.mark.parametrize("key", ["seed", "clean", "pack", "glue.dropout", "glue.path"])
+def test_a_key_that_dvc_watches_and_the_file_leaves_out_is_named_before_dvc_stops_at_it(key):
+    write_params({key: GONE})
+    load_params()  # every one of them has a default
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    assert f"leaves out {key}, which DVC watches" in told()
+    write_params({})
+    load_params()
