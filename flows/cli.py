@@ -63,8 +63,8 @@ def run(
         from flows.terminal import show_results
 
         if publish:
-            # both are needed at the end; Prefect's server starts in a process of its own meanwhile
-            threading.Thread(target=lambda: [import_module(name) for name in ("mlflow", "torch")], daemon=True).start()
+            # takes 2 s and is needed at the end; Prefect's server starts in a process of its own meanwhile
+            threading.Thread(target=import_module, args=("mlflow",), daemon=True).start()
         ended = pipeline(str(root), publish=publish)
     show_results(root, params, ended)
 

@@ -110,41 +110,57 @@ def step_task(name: str) -> State:
     run.board.started(name)
     started = time.monotonic()
     try:
-        note = _STEPS[name](run)
+        how, note = _STEPS[name](run)
     except Exception as error:
         state = _failed(run, name, error)
         if not isinstance(error, UserError):
             raise
         return state
-    run.end(name, "done", time.monotonic() - started, note)
-    return Completed(message=note)
+    run.end(name, how, time.monotonic() - started, note)
+    return Completed(name="UpToDate" if how == "up to date" else "Completed", message=note)
 
 
-def _register(run: Run) -> str:
+def _register(run: Run) -> tuple[str, str]:
     from tasks.registry import register_all
 
     new = register_all(run.params, run.root, on_line=lambda line: run.board.line("register", line))
-    return f"new versions: {', '.join(new)}" if new else "nothing new to register"
+    return ("done", f"new versions: {', '.join(new)}") if new else ("up to date", "nothing new to register")
 
 
-def _promote(run: Run) -> str:
+def _promote(run: Run) -> tuple[str, str]:
     from tasks.registry import promote_all
 
     said = promote_all(run.params, run.root)
     for line in said:
         run.board.say(f"    {line}", "dim")
         get_run_logger().info(line)
-    return f"{len(said)} decided" if said else "nothing to decide"
+    return ("done", f"{len(said)} decided") if said else ("up to date", "nothing to decide")
 
 
-def _report(run: Run) -> str:
+def _report(run: Run) -> tuple[str, str]:
+    from tasks.report import PAGE
+
+    if all(how == "up to date" for how, _, _ in run.ended.values()) and _is_newest(run.root, run.root / PAGE):
+        return "up to date", str(run.root / PAGE)
     from tasks.registry import overview
     from tasks.report import write_report
 
-    return str(write_report(run.root, overview(run.params, run.root)))
+    return "done", str(write_report(run.root, overview(run.params, run.root)))
 
 
-_STEPS: dict[str, Callable[[Run], str]] = {"register": _register, "promote": _promote, "report": _report}
+def _is_newest(root: Path, page: Path) -> bool:
+    """Whether the page was written after everything it shows, and after the code that writes it.
+
+    The registry of a server has no time to compare with, so the page is then written every time.
+    """
+    sources = [root / "dvc.lock", root / "params.yaml", root / "mlflow.db", *(root / "tasks").glob("*.*")]
+    try:
+        return all(page.stat().st_mtime > each.stat().st_mtime for each in sources)
+    except FileNotFoundError:
+        return False
+
+
+_STEPS: dict[str, Callable[[Run], tuple[str, str]]] = {"register": _register, "promote": _promote, "report": _report}
 
 
 def _run_stages(run: Run, plan: list[graph.Stage], stale: dict[str, list[str]]) -> None:

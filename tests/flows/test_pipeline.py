@@ -1,5 +1,6 @@
 """The flow on a real Prefect server, a real DVC project, real processes."""
 
+import os
 import shutil
 import time
 
@@ -141,3 +142,21 @@ def test_an_error_in_the_flow_ends_its_stages(project, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(project)
     assert not any(alive(int(pid.read_text())) for pid in pids)
+
+
+def test_the_report_is_written_anew_only_when_something_it_shows_is_newer(tmp_path):
+    from flows.pipeline import _is_newest
+
+    page = tmp_path / "index.html"
+    sources = [tmp_path / name for name in ("dvc.lock", "params.yaml", "mlflow.db", "tasks/report.py")]
+    (tmp_path / "tasks").mkdir()
+    for each in (page, *sources):
+        assert not _is_newest(tmp_path, page)
+        each.write_text("")
+        os.utime(each, (1000, 1000))
+    os.utime(page, (2000, 2000))
+    assert _is_newest(tmp_path, page)
+    for each in sources:
+        os.utime(each, (3000, 3000))
+        assert not _is_newest(tmp_path, page), each
+        os.utime(each, (1000, 1000))
