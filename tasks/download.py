@@ -13,6 +13,17 @@ from tasks.params import Params
 from tasks.stage import WORK, main
 
 RAW = Path("data/raw")
+BAD = (
+    "invalid_utf8",
+    "nul_bytes",
+    "broken_json",
+    "missing_text_field",
+    "text_not_a_string",
+    "line_too_long",
+    "unclosed_doc",
+    "lone_surrogate",
+)
+"""Reasons for which a document cannot be read; others (an empty one, a format that is none) say nothing bad of the rest."""
 
 
 def run(params: Params, source: str) -> dict:
@@ -46,8 +57,32 @@ def run(params: Params, source: str) -> dict:
             write_shards(first(documents, given.max_docs), folder, PART_MB)
         if not funnel.kept:
             raise nothing_read(source, funnel, key)
+        refuse_bad(source, funnel, given.max_bad_share, key)
         write_json(folder / "funnel.json", funnel.to_dict())
     return funnel.metrics()
+
+
+def refuse_bad(source: str, funnel: Funnel, share: float, key: str) -> None:
+    """Ends a source that is damaged: a file that breaks off, or more bad documents than their share.
+
+    A file that cannot be read to its end is never passed over: what is missing may be the half of a dump.
+
+    Raises:
+        BadInput: with the first example.
+    """
+    if broken := funnel.dropped.get("unreadable_file", 0):
+        more = f" ({broken} such files)" if broken > 1 else ""
+        raise BadInput(
+            f"The source {source} has a file that cannot be read: {funnel.examples['unreadable_file'][0]}{more}.",
+            f"Fetch it again, or take it out of the folder (or narrow {key}.pattern).",
+        )
+    bad = {reason: funnel.dropped[reason] for reason in BAD if reason in funnel.dropped}
+    if sum(bad.values()) > share * funnel.seen:
+        told = ", ".join(f"{reason} {count} (for example {funnel.examples[reason][0]!r})" for reason, count in bad.items())
+        raise BadInput(
+            f"Of {funnel.seen} documents of the source {source}, {sum(bad.values())} cannot be read: {told}.",
+            f"Mend them, or raise {key}.max_bad_share (now {share:g}) to leave them out.",
+        )
 
 
 def nothing_read(source: str, funnel: Funnel, key: str) -> BadInput:

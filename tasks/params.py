@@ -60,6 +60,10 @@ class Source(Section):
     streaming: bool = Field(False, description="hub: read without downloading the whole first.")
     url: str = Field("", description="http: the address of one file.")
     sha256: str = Field("", description="http: what the file must hash to.")
+    max_bad_share: Share = Field(
+        0.01,
+        description="Stop where a larger share of the documents cannot be read (not UTF-8, broken JSON); fewer are left out and counted.",
+    )
     max_docs: Annotated[int, Field(ge=0)] = Field(0, description="Stop after this many documents; 0 reads all.")
 
     @model_validator(mode="after")
@@ -115,7 +119,7 @@ class Shard(Section):
 
 
 class Tokenizer(Section):
-    vocab_size: Annotated[int, Field(ge=300)] = Field(8192, description="Entries, the five special tokens included.")
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = Field(8192, description="Entries, the five special tokens included.")
     min_frequency: Positive = Field(2, description="Pairs seen less often are not merged.")
     sample_mb: Annotated[float, Field(gt=0)] = Field(
         64, description="Text that the merges are learned from; documents are chosen by hash."

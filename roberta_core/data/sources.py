@@ -64,6 +64,8 @@ def list_files(files: Files, key: str) -> list[tuple[str, int]]:
         if system.isfile(root):
             return [(root.rsplit("/", 1)[-1], system.size(root) or 0)]
         found = system.find(root, detail=True)
+        # a pipe would wait for ever; a link that leads nowhere is of the type "other" too, and is told of when it is read
+        found = {name: info for name, info in found.items() if info.get("type") != "other" or info.get("islink")}
     except FileNotFoundError:
         found = {}
     except (ConnectionError, TimeoutError) as error:

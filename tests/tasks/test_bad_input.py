@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from roberta_core.errors import BadParams
+from roberta_core.errors import BadInput, BadParams
+from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+from roberta_core.train.checkpoint import Checkpoints
 from tasks.params import load_params
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +108,41 @@ def test_a_key_that_dvc_watches_and_the_file_leaves_out_is_named_before_dvc_stop
     assert f"leaves out {key}, which DVC watches" in told()
     write_params({})
     load_params()
+
+
+def stopped_run(folder: Path) -> Checkpoints:
+    """Two checkpoints of a tiny model."""
+    kept = Checkpoints(folder, "f" * 16, keep=2)
+    model = RobertaForMaskedLM(RobertaConfig.named("tiny", 300, 16, 0.1), 1)
+    for step in (1, 2):
+        kept.save(step, model, {"m": torch.full((4,), float(step))}, {"history": {}})
+    return kept
+
+
+def flip(file: Path) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: flip(folder / "model.safetensors"),
+        lambda folder: flip(folder / "training/optimizer.safetensors"),
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "training/state.json").write_text("{}"),
+        lambda folder: (folder / "training/state.json").write_text("[]"),
+        lambda folder: shutil.rmtree(folder / "training"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_good(here, spoil):
+    """One flipped bit in the optimizer's state would go unseen, and a tensor of another shape ends the process."""
+    kept = stopped_run(here)
+    spoil(kept.latest())
+    with pytest.raises(BadInput, match=r"step-000000002 is damaged \(.*Delete that folder to resume"):
+        kept.load(kept.latest())
+    shutil.rmtree(kept.latest())
+    tensors, state = kept.load(kept.latest())
+    assert state["step"] == 1 and tensors["m"].tolist() == [1.0] * 4

@@ -128,24 +128,34 @@ def test_both_splits_get_one_document_of_two(here, share):
     assert (told["shard"]["train_documents"], told["shard"]["validation_documents"]) == (1, 1)
 
 
-def test_bad_files_beside_a_good_one_are_counted_by_name(here):
+def test_bad_documents_beside_good_ones_are_counted_by_name_up_to_their_share(here):
     write_jsonl("in/good.jsonl", [article(n) for n in range(5)])
-    Path("in/cut.txt.gz").write_bytes(gzip.compress(article(7).encode())[:-9])
     Path("in/latin.txt").write_bytes("naïve café ".encode("latin-1") * 50)
     Path("in/empty.md").write_bytes(b"")
-    told = download.run(params_of({"a": files("in")}), "a")
-    assert told == {
-        "seen": 8,
-        "kept": 5,
-        "chars": told["chars"],
-        "dropped_empty": 1,
-        "dropped_invalid_utf8": 1,
-        "dropped_unreadable_file": 1,
-    }
+    with pytest.raises(BadInput, match=r"Of 7 documents .* 1 cannot be read: invalid_utf8 1 .*latin.txt.*max_bad_share"):
+        download.run(params_of({"a": files("in")}), "a")
+    assert not Path("data/raw/a").exists()
+    told = download.run(params_of({"a": files("in", max_bad_share=0.2)}), "a")
+    assert told == {"seen": 7, "kept": 5, "chars": told["chars"], "dropped_empty": 1, "dropped_invalid_utf8": 1}
     examples = read_json(Path("data/raw/a/funnel.json"))["examples"]
-    assert examples["unreadable_file"][0].startswith("cut.txt.gz") and examples["invalid_utf8"][0].startswith(
-        "latin.txt"
-    )
+    assert examples["invalid_utf8"][0].startswith("latin.txt")
+
+
+@pytest.mark.parametrize("spoil", [lambda raw: raw[:-9], lambda raw: raw[:10] + b"\xff" * 20])
+def test_a_damaged_gzip_beside_good_files_is_never_passed_over(here, spoil):
+    write_jsonl("in/good.jsonl", [article(n) for n in range(500)])
+    Path("in/cut.txt.gz").write_bytes(spoil(gzip.compress(article(7).encode())))
+    with pytest.raises(BadInput, match=r"a file that cannot be read: cut.txt.gz: .* Fetch it again, or take it out"):
+        download.run(params_of({"a": files("in", max_bad_share=1)}), "a")
+    assert not Path("data/raw/a").exists()
+    Path("in/cut.txt.gz").write_bytes(gzip.compress(article(7).encode()))
+    assert download.run(params_of({"a": files("in")}), "a")["kept"] == 501
+
+
+def test_a_pipe_in_the_folder_is_no_file(here):
+    write_jsonl("in/good.jsonl", [article(1)])
+    os.mkfifo("in/pipe")
+    assert download.run(params_of({"a": files("in")}), "a")["seen"] == 1
 
 
 def test_what_makes_a_corpus_empty_is_told(here):
