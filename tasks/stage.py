@@ -7,6 +7,7 @@ that DVC hashes, which hold nothing that differs from run to run.
 """
 
 import errno
+import inspect
 import os
 import resource
 import signal
@@ -14,10 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from roberta_core.atomic import write_json
-from roberta_core.errors import EXIT_FAILED, Preempted, UserError
+from roberta_core.errors import EXIT_FAILED, EXIT_TRY_AGAIN, BadParams, Preempted, UserError
+from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
 from tasks.params import Params, load_params
 
@@ -42,12 +45,30 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, UserError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted. Run again to go on.", 75
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DISK_FULL.format(error.filename or "no space left on device"), EXIT_FAILED
-    if isinstance(error, PermissionError):
-        return f"{error.filename} cannot be read or written. Mend its permissions.", EXIT_FAILED
+        return "Interrupted. Run again to go on.", EXIT_TRY_AGAIN
+    number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+    # the Rust libraries (tokenizers, safetensors) have exceptions of their own, with the system's number in their text
+    if number in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error):
+        return DISK_FULL.format(file or "no space left on device"), EXIT_FAILED
+    if file and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{file} cannot be read or written ({os.strerror(number)}). Mend its permissions.", EXIT_FAILED
+    if file and number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        return f"{file} is in the way ({os.strerror(number)}). Move it, and run again.", EXIT_FAILED
+    if isinstance(error, BrokenProcessPool):
+        return "A worker process was killed, most often for lack of memory. Lower runtime.workers.", EXIT_FAILED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return "The memory does not suffice. Lower runtime.micro_batch or runtime.workers.", EXIT_FAILED
     return None
+
+
+def _check_arguments(stage: str, run: Callable[..., dict], arguments: Sequence[str]) -> None:
+    """Raises BadParams where `run` takes fewer or more arguments than the command line has."""
+    try:
+        inspect.signature(run).bind(None, *arguments)
+    except TypeError:
+        takes = [f"<{name}>" for name in list(inspect.signature(run).parameters)[1:]]
+        usage = " ".join(["python -m", f"tasks.{stage}", *takes])
+        raise BadParams(f"{len(arguments)} arguments were given, {len(takes)} wanted.", f"Use: {usage}") from None
 
 
 def main(stage: str, run: Callable[..., dict], arguments: Sequence[str] | None = None) -> int:
@@ -58,8 +79,16 @@ def main(stage: str, run: Callable[..., dict], arguments: Sequence[str] | None =
     started = time.monotonic()
     try:
         params: Params = load_params()
-        metrics = run(params, *arguments)
+        _check_arguments(stage, run, arguments)
+        # two of the same would take away each other's temporary folder
+        with held_lock(WORK / "stages" / f"{name.replace('/', '_')}.lock", f"Another {name} is going on here"):
+            metrics = run(params, *arguments)
         write_json(METRICS / f"{name}.json", metrics)
+        seconds = time.monotonic() - started
+        peak_mb = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        ) / 1024
+        write_json(LOGS / f"{name}.timing.json", {"seconds": round(seconds, 3), "peak_mb": round(peak_mb, 1)})
     except BaseException as error:
         told = explain(error)
         if told is None or os.environ.get("ROBERTA_DEBUG"):
@@ -67,8 +96,5 @@ def main(stage: str, run: Callable[..., dict], arguments: Sequence[str] | None =
         line, code = told or (f"{type(error).__name__}: {error} (a bug: the lines above say where)", EXIT_FAILED)
         print(f"{name}: {line}", file=sys.stderr, flush=True)
         return code
-    seconds = time.monotonic() - started
-    peak_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
-    write_json(LOGS / f"{name}.timing.json", {"seconds": round(seconds, 3), "peak_mb": round(peak_mb, 1)})
     print(f"{name}: done in {human_time(seconds)}", flush=True)
     return 0

@@ -1,17 +1,23 @@
 """What a user can get wrong, at the doors where it comes in: one line with the mend, and nothing half-written."""
 
 import copy
+import errno
+import os
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.train.checkpoint import Checkpoints
 from tasks.params import load_params
+from tasks.stage import main
 
 ROOT = Path(__file__).parents[2]
 SMOKE = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text(encoding="utf8"))
@@ -146,3 +152,55 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_good(here, spoil)
     shutil.rmtree(kept.latest())
     tensors, state = kept.load(kept.latest())
     assert state["step"] == 1 and tensors["m"].tolist() == [1.0] * 4
+
+
+def stage_line(capsys, run, *arguments: str, stage: str = "pack") -> str:
+    """What the frame prints for a stage that fails: one line, after an exit code that is not 0."""
+    assert main(stage, run, list(arguments)) != 0
+    printed = capsys.readouterr()
+    assert "done" not in printed.out
+    (line,) = printed.err.splitlines()
+    return line
+
+
+def fails(error: BaseException):
+    def run(params):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "data/x"), "The disk is full (data/x). Free some space"),
+        # as tokenizers and safetensors say it
+        (Exception("No space left on device (os error 28)"), "The disk is full"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (OSError(errno.EROFS, "x", "data/x"), "data/x cannot be read or written (Read-only file system)"),
+        (FileExistsError(errno.EEXIST, "x", "data"), "data is in the way (File exists). Move it"),
+        (BrokenProcessPool("x"), "A worker process was killed, most often for lack of memory"),
+        (MemoryError(), "The memory does not suffice. Lower runtime.micro_batch"),
+        (torch.OutOfMemoryError("CUDA"), "The memory does not suffice"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(capsys, error, words):
+    write_params({})
+    assert words in stage_line(capsys, fails(error))
+    assert not Path("metrics").exists()
+
+
+def test_wrong_arguments_are_told_with_the_right_ones(capsys):
+    write_params({})
+    assert "0 arguments were given, 1 wanted. Use: python -m tasks.download <source>" in stage_line(
+        capsys, lambda params, source: {}, stage="download"
+    )
+    assert "1 arguments were given, 0 wanted. Use: python -m tasks.pack" in stage_line(capsys, lambda params: {}, "x")
+
+
+def test_a_second_process_of_a_stage_is_told_to_wait(capsys):
+    write_params({})
+    with held_lock(Path(".work/stages/pack.lock"), ""):
+        line = stage_line(capsys, lambda params: {})
+    assert f"Another pack is going on here (process {os.getpid()})" in line
+    assert main("pack", lambda params: {}, []) == 0
