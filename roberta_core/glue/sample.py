@@ -28,14 +28,14 @@ DESCRIPTIONS = {
     "RTE": "a sentence and a part of it, each as it stands or denied: entailment if both or neither are denied",
     "WNLI": "two sentences in a row and a part of the second (entailment), or a part of a sentence from another document",
     "QNLI": "a question for a number or for a denial, and a sentence that holds one of the two: entailment if it is that one",
-    "QQP": "two questions on one text, in several wordings, each asking whether or why: duplicate if both ask the same",
+    "QQP": "two questions on three words, in several wordings: duplicate if both ask whether or both ask why",
     "MNLI": "a sentence and a part of it (entailment), that part denied (contradiction), or a foreign part (neutral)",
 }
 """How the rows of each sample task are made, in words; shown with the scores.
 
 Some need a word (SST-2), some the order of words (CoLA, MRPC), some both texts at once though neither tells alone (RTE,
-QNLI, QQP), so a bag of words is at chance there. To compare two texts word by word (WNLI, the neutral rows of MNLI) takes
-more pretraining than some minutes, and shows whether there was any.
+QNLI, QQP), so a bag of words is at chance there. To compare two texts word by word (WNLI, the neutral rows of MNLI)
+takes more pretraining than some minutes, and shows whether there was any.
 """
 
 PASSAGE_CHARS = 2000
@@ -140,7 +140,7 @@ def pool(documents: Iterable[tuple[str, str]], seed: int, count: int) -> dict[st
 
 
 QUESTIONS = ("Which number does the text give?", "What does the text deny?")
-WORDINGS = (("Is it true that {}?", "Can one say that {}?"), ("Why is it that {}?", "For what reason is it that {}?"))
+WORDINGS = (("Is it true that {}?", "Can one say that {}?"), ("Why {}?", "For what reason {}?"))
 
 
 def _always(sentence: Sentence) -> bool:
@@ -203,16 +203,16 @@ class _Draw:
         """A share of the words, in order."""
         return sentence.joiner.join(self._some(sentence.words, share))
 
-    def part(self, sentence: Sentence, denied: bool = False) -> str:
-        """A run of half of the words, as it stands or denied."""
-        size = len(sentence.words) // 2
+    def part(self, sentence: Sentence, denied: bool = False, words: int = 0) -> str:
+        """A run of half of the words, or of `words` words, as it stands or denied."""
+        size = words or len(sentence.words) // 2
         start = self.rng.randrange(len(sentence.words) - size + 1)
         text = sentence.joiner.join(sentence.words[start : start + size])
         return _deny(text, sentence) if denied else text
 
     def questions(self, sentence: Sentence, kinds: tuple[int, int]) -> tuple[str, str]:
         """Two questions on one part, never worded alike; kind 0 asks whether, 1 asks why."""
-        text = self.part(sentence).rstrip(".!?,;:")
+        text = self.part(sentence, words=3).rstrip(".!?,;:")
         first, second = self.rng.choice(((0, 1), (1, 0)) if kinds[0] == kinds[1] else ((0, 0), (0, 1), (1, 0), (1, 1)))
         return WORDINGS[kinds[0]][first].format(text), WORDINGS[kinds[1]][second].format(text)
 
