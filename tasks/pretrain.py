@@ -16,6 +16,7 @@ from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadInput
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+from roberta_core.model.neighbours import start_with_neighbours
 from roberta_core.train.checkpoint import Checkpoints, fingerprint
 from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, write_curve
@@ -83,9 +84,12 @@ def _run(params: Params) -> dict:
         "fingerprint": run_fingerprint,
     }
     work = WORK / "pretrain" / run_fingerprint
+    model = RobertaForMaskedLM(model_config, params.seed)
+    if config.recipe.neighbours:
+        start_with_neighbours(model, params.seed)
     with open_run("pretrain", params, section=flat, inputs={"packed": PACKED}) as tracked:
         training = Pretraining(
-            RobertaForMaskedLM(model_config, params.seed),
+            model,
             rows,
             held_out,
             config,

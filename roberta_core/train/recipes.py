@@ -4,7 +4,8 @@
   it is the paper's run; at other lengths the warmup keeps its share of the updates. For the sizes that the paper does
   not have, roberta-base's values.
 - `fast`: for short runs, which otherwise sit on the unigram plateau for most of their time (docs/decisions.md). Muon
-  (Jordan et al. 2024) for the layers' matrices, AdamW for the rest, a flat learning rate that falls to zero, no dropout.
+  (Jordan et al. 2024) for the layers' matrices, AdamW for the rest, a flat learning rate that falls to zero, no dropout,
+  and heads that see their neighbours at birth (`roberta_core.model.neighbours`).
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Recipe:
         weight_decay: decoupled; on matrices and embeddings, not on biases and norms.
         dropout: on hidden states and attention.
         clip_norm: gradients are scaled down to this norm; 0 switches it off.
+        neighbours: whether the model starts with heads that see their neighbours.
     """
 
     optimizer: str
@@ -34,6 +36,7 @@ class Recipe:
     weight_decay: float
     dropout: float
     clip_norm: float
+    neighbours: bool
 
     def lr_at(self, step: int, max_steps: int) -> float:
         """Learning rate of update `step` (the first is 0): linear warmup, flat, linear to 0 after the last update."""
@@ -59,6 +62,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) 
             "weight_decay": 0.01,
             "dropout": 0.1,
             "clip_norm": 0.0,
+            "neighbours": False,
         }
     else:
         values = {
@@ -71,5 +75,6 @@ def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) 
             "weight_decay": 0.01,
             "dropout": 0.0,
             "clip_norm": 1.0,
+            "neighbours": True,
         }
     return Recipe(**(values | {key: value for key, value in changed.items() if value is not None}))
