@@ -8,7 +8,6 @@ Price: 0.4 s a stage for starting DVC, and 20 ms for the guard.
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -152,12 +151,9 @@ def run_stage(
         reader.start()
         code = process.wait()
     finally:
-        # a child that the stage left behind would hold the pipe open, and a GPU
-        with suppress(ProcessLookupError, PermissionError):
-            if process.poll() is None:
-                end_group(process.pid, GRACE_S)
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+        # DVC ends at once when it is stopped; the stage below it has the grace to save its state. A child that outlives
+        # the stage would hold the pipe open, and a GPU.
+        end_group(process.pid, GRACE_S)
         process.wait()
         groups.forget(process)
         if guard is not None:

@@ -24,6 +24,8 @@ stages:
     cmd: sh -c 'trap "" TERM; echo $$ > pid-shell; sleep 300 & echo $! > pid-child; echo ready; while true; do sleep 1; done'
     outs:
       - nothing
+  saver:
+    cmd: sh -c 'trap "sleep 2; echo kept > kept; exit 75" TERM; echo $$ > pid-shell; while true; do sleep 0.1; done'
   again:
     cmd: sh -c 'echo "again - the network is away. Try later." >&2; exit 75'
   broken:
@@ -113,6 +115,22 @@ def test_stop_ends_the_whole_group(sleepers):
     assert len(errors) == 1 and "stopped" in str(errors[0])
     with pytest.raises(TryAgain, match="being stopped"):
         run_stage("sleeper", sleepers, groups)
+
+
+def test_a_stopped_stage_has_the_time_to_save(sleepers):
+    """DVC itself ends at once on SIGTERM; the trainer below it writes its checkpoint."""
+    groups = Groups()
+
+    def run():
+        with pytest.raises(StageTryAgain):
+            run_stage("saver", sleepers, groups)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert wait_until(lambda: (sleepers / "pid-shell").exists() and (sleepers / "pid-shell").read_text().strip(), 20)
+    groups.stop()
+    thread.join(10)
+    assert (sleepers / "kept").read_text() == "kept\n"
 
 
 def test_a_group_that_ignores_sigterm_is_killed(sleepers):
