@@ -53,7 +53,12 @@ def run(
 
     with held_lock(root / ".work" / "run.lock", "Another run is going on in this folder"):
         pass
+    from flows.graph import check_inputs
+    from flows.settings import check_server
+
+    check_inputs(root)
     server = os.environ.get("PREFECT_API_URL")
+    check_server(server)
     print(
         f"starting, with Prefect's server at {server}" if server else "starting, with a Prefect server of its own",
         flush=True,

@@ -11,11 +11,13 @@ into plan order, old keys keep their place, and both doors write the same bytes.
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from roberta_core.atomic import read_json, write_json
-from roberta_core.errors import TryAgain, UserError
+from roberta_core.errors import BadInput, TryAgain, UserError
 
 LOCK_ORDER = Path(".work") / "lock-order.json"
 
@@ -38,19 +40,59 @@ def read_stages(root: Path) -> list[Stage]:
     Raises:
         PipelineUnreadable: DVC cannot read dvc.yaml, or the graph has a cycle.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     root = Path(root).resolve()
+    with _opened(root) as repo:
+        graph = get_active_graph(repo.index.graph)
+        plan = plan_repro(graph, collect_stages(repo, [str(root / "dvc.yaml")]))
+        return [Stage(_name(each, root), tuple(_name(up, root) for up in graph.successors(each))) for each in plan]
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator:
+    """DVC's view of the project; what DVC raises is one line.
+
+    Raises:
+        PipelineUnreadable: this is no git repository, or DVC cannot read dvc.yaml.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     try:
         with Repo(str(root)) as repo:
-            graph = get_active_graph(repo.index.graph)
-            plan = plan_repro(graph, collect_stages(repo, [str(root / "dvc.yaml")]))
-            return [Stage(_name(each, root), tuple(_name(up, root) for up in graph.successors(each))) for each in plan]
+            yield repo
     except DvcException as error:
         told = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        if "not a git repository" in told:
+            raise PipelineUnreadable(
+                f"{root} is no git repository, and DVC wants one.",
+                "Run once: git init (or, to do without: dvc config --local core.no_scm true).",
+            ) from None
         raise PipelineUnreadable(f"DVC cannot read the pipeline: {told}.", "Mend dvc.yaml or params.yaml.") from None
+
+
+def check_inputs(root: Path) -> None:
+    """Finds what no stage makes and is not there, before anything runs: DVC would say so in the middle of a run.
+
+    Raises:
+        BadInput: an input is missing. PipelineUnreadable: as `read_stages`.
+    """
+    root = Path(root).resolve()
+    with _opened(root) as repo:
+        made = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs if out.protocol == "local"]
+        for stage in repo.index.stages:
+            for needed in stage.deps:
+                path = Path(needed.fs_path)
+                if needed.protocol != "local" or needed.exists:
+                    continue
+                if any(out == path or out in path.parents or path in out.parents for out in made):
+                    continue
+                name = _name(stage, root)
+                kind, _, source = name.partition("@")
+                key = {"download": f"corpus.sources.{source}.path", "taskdata": "glue.path"}.get(kind)
+                mend = f"Put it there, or set {key} to one that exists." if key else "Put it back."
+                raise BadInput(f"There is no {needed.def_path}, which {name} reads.", mend)
 
 
 def _name(stage, root: Path) -> str:

@@ -226,6 +226,7 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
     params = load_params(folder / "params.yaml")
     with run_lock(folder) as lock_fd:
         plan = graph.read_stages(folder)
+        graph.check_inputs(folder)
         stale = graph.read_stale(folder)
         graph.remember_lock_order(folder)
         steps = STEPS if publish else ()

@@ -8,9 +8,11 @@ set keeps his own; with PREFECT_API_URL the flow talks to that server, else to o
 """
 
 import os
+import urllib.error
+import urllib.request
 from pathlib import Path
 
-from roberta_core.errors import UserError
+from roberta_core.errors import TryAgain, UserError
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,6 +28,8 @@ TERMINAL = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SHOW_STARTUP_MESSAGE": "false",
 }
+
+SERVER_WAIT_S = 20.0
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -54,3 +58,22 @@ def prepare(root: Path, terminal: bool = False) -> None:
     if "PREFECT_HOME" in defaults:
         # Prefect makes the last folder of its home, not those above it
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+
+
+def check_server(address: str | None) -> None:
+    """Asks a Prefect server of the user's whether it is there; Prefect itself ends in a long traceback.
+
+    Raises:
+        TryAgain: nothing answers at PREFECT_API_URL. Any answer will do, a refusal too.
+    """
+    if not address:
+        return
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=SERVER_WAIT_S).close()
+    except urllib.error.HTTPError:
+        pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        raise TryAgain(
+            f"Prefect's server at {address} does not answer ({why}).", "Start it, or unset PREFECT_API_URL."
+        ) from None

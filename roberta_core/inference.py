@@ -26,6 +26,10 @@ def _check_texts(texts: Sequence[str]) -> list[str]:
     wrong = next((each for each in texts if not isinstance(each, str)), None)
     if wrong is not None:
         raise BadInput(f"A text is wanted, got {type(wrong).__name__} {wrong!r:.40}.", "Give a list of strings.")
+    # how Python holds bytes of the command line that are not UTF-8
+    broken = next((each for each in texts if any("\ud800" <= letter <= "\udfff" for letter in each)), None)
+    if broken is not None:
+        raise BadInput(f"The text {broken!r:.60} is not UTF-8.", "Give it as UTF-8.")
     return list(texts)
 
 

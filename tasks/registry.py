@@ -42,6 +42,10 @@ class StoreAway(TryAgain):
     """MLflow's store does not answer."""
 
 
+class StoreUnusable(UserError):
+    """MLFLOW_TRACKING_URI is none, or the database is damaged."""
+
+
 class NotRegistered(UserError):
     """A name or version that the registry does not have."""
 
@@ -50,13 +54,23 @@ def _open_store(root: Path):
     """A client on a store that answers.
 
     Raises:
-        StoreAway: a server is down, or a database cannot be read.
+        StoreAway: a server is down, or a database is locked. StoreUnusable: no later attempt will help.
     """
-    client = open_client(root)
+    uri = tracking_uri(root)
     try:
+        client = open_client(root)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, its database's, or the network's
-        told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if not uri.startswith(("sqlite:", "http")):
+            raise StoreUnusable(
+                f"MLflow cannot use {uri} ({told}).", "Mend MLFLOW_TRACKING_URI, or unset it: then mlflow.db is used."
+            ) from None
+        if uri.startswith("sqlite:") and "locked" not in told:
+            raise StoreUnusable(
+                f"MLflow's database {uri.removeprefix('sqlite:///')} cannot be used ({told}).",
+                "Mend its permissions, or move it away: a new one is made, and the models here are registered again.",
+            ) from None
         raise StoreAway(
             f"MLflow's store {tracking_uri(root)} does not answer ({told}).",
             "Start it, or mend MLFLOW_TRACKING_URI, and run again: finished stages are kept.",

@@ -50,7 +50,9 @@ def run(params: Params) -> dict:
                 _from_hub(section.hub_name, section.hub_revision, out / task.name, task)
             origin |= {"name": section.hub_name, "revision": section.hub_revision}
             origin |= {"tasks": {task.name: f"{section.hub_name}, {task.hub}" for task in tasks}}
-        metrics = _check(out, tasks, section.data == "sample", section.sample_rows)
+        # an error shall name the user's own file, not its copy
+        given = Path(section.path) if section.data == "local" else out
+        metrics = _check(given, tasks, section.data == "sample", section.sample_rows)
         write_json(out / "origin.json", origin)
     return metrics
 

@@ -31,7 +31,9 @@ def read_config(folder: Path) -> RobertaConfig:
             "Give a folder that save_pretrained wrote, such as models/encoder.",
         ) from None
     except ValueError:
-        raise BadInput(f"{file} is not JSON.", "Export the model again.") from None
+        values = None
+    if not isinstance(values, dict):
+        raise BadInput(f"{file} is not a JSON object.", "Export the model again.")
     return RobertaConfig.from_hugging_face(values, folder)
 
 

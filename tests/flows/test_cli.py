@@ -72,6 +72,12 @@ def test_outside_a_project_and_with_a_wrong_key(project, tmp_path):
     assert "Traceback" in roberta(project, "--debug", "run").stderr
 
 
+def test_a_prefect_server_that_is_away_is_one_line_at_once(project):
+    done = roberta(project, "run", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 75
+    assert "Prefect's server at http://127.0.0.1:9/api does not answer" in one_line(done)
+
+
 def test_status_says_what_is_stale_and_that_nothing_is_registered(project):
     dvc(project, "repro", "-s", "c")
     printed = roberta(project, "status").stdout

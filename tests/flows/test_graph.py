@@ -7,13 +7,14 @@ import pytest
 from flows.graph import (
     LOCK_ORDER,
     PipelineUnreadable,
+    check_inputs,
     lock_keys,
     read_stages,
     read_stale,
     remember_lock_order,
     restore_lock_order,
 )
-from roberta_core.errors import TryAgain
+from roberta_core.errors import BadInput, TryAgain
 
 from .conftest import REPO, dvc
 
@@ -90,3 +91,27 @@ def test_another_dvc_at_work_is_said_and_nothing_is_lost(project):
         assert not restore_lock_order(project, read_stages(project))
     assert restore_lock_order(project, read_stages(project))
     assert lock_keys(project) == ["a@y", "c"]
+
+
+def test_an_input_that_is_not_there_is_told_before_anything_runs(project):
+    check_inputs(project)  # what stages make is missing too, and that is as it should be
+    (project / "work.sh").rename(project / "elsewhere.sh")
+    with pytest.raises(BadInput, match=r"There is no work.sh, which a@x reads. Put it back."):
+        check_inputs(project)
+
+
+def test_a_source_that_is_not_there_is_told_with_its_key(project):
+    text = (project / "dvc.yaml").read_text()
+    stage = "  download:\n    foreach: [notes]\n    do:\n      cmd: cat ${item}\n      deps: [my-texts]\n"
+    (project / "dvc.yaml").write_text(text + stage)
+    with pytest.raises(BadInput, match=r"There is no my-texts, .* or set corpus.sources.notes.path to one that exists"):
+        check_inputs(project)
+
+
+def test_a_folder_without_git_is_told_what_to_do_and_that_helps(project):
+    shutil.rmtree(project / ".git")
+    with pytest.raises(PipelineUnreadable, match=r"is no git repository.*git init .*core.no_scm true") as told:
+        read_stages(project)
+    assert "\n" not in str(told.value)
+    dvc(project, "config", "--local", "core.no_scm", "true")
+    assert len(read_stages(project)) == 5

@@ -13,9 +13,12 @@ import yaml
 from safetensors import SafetensorError
 
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.inference import _check_texts
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+from roberta_core.model.folder import read_config
 from roberta_core.train.checkpoint import Checkpoints
+from tasks import taskdata
 from tasks.params import load_params
 from tasks.stage import main
 
@@ -204,3 +207,30 @@ def test_a_second_process_of_a_stage_is_told_to_wait(capsys):
         line = stage_line(capsys, lambda params: {})
     assert f"Another pack is going on here (process {os.getpid()})" in line
     assert main("pack", lambda params: {}, []) == 0
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '"x"', ""])
+def test_a_models_config_that_is_none_is_one_line(here, text):
+    (here / "config.json").write_text(text)
+    with pytest.raises(BadInput, match=r"config\.json is not a JSON object. Export the model again."):
+        read_config(here)
+
+
+def test_a_text_that_is_not_utf8_is_shown():
+    """As Python holds it when it comes from the command line."""
+    with pytest.raises(BadInput, match=r"The text 'caf\\udce9' is not UTF-8"):
+        _check_texts(["good", os.fsdecode(b"caf\xe9")])
+    assert _check_texts(["\U0001f600 \u05e9\u05dc\u05d5\u05dd"])
+
+
+def test_a_local_task_with_a_missing_column_names_the_users_own_file(here):
+    folder = here / "mine" / "SST-2"
+    folder.mkdir(parents=True)
+    (folder / "train.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
+    (folder / "dev.tsv").write_text("sentence\tlabels\ngood\t1\n")
+    write_params({"glue.data": "local", "glue.path": "mine", "glue.tasks": ["SST-2"]})
+    with pytest.raises(BadInput, match=r"mine/SST-2/dev.tsv, line 1: the column label is missing \(found: sentence, labels\)"):
+        taskdata.run(load_params())
+    assert not list(Path("data").iterdir())
+    (folder / "dev.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    assert taskdata.run(load_params()) == {"SST-2.train": 2, "SST-2.dev": 1}

@@ -12,6 +12,7 @@ from tasks.registry import (
     CannotBeRegistered,
     NotRegistered,
     StoreAway,
+    StoreUnusable,
     decide,
     open_registered,
     overview,
@@ -149,6 +150,20 @@ def test_a_store_that_is_away_is_one_line(registered, monkeypatch, tmp_path):
         with pytest.raises(StoreAway, match=r"MLflow's store http://127.0.0.1:9 does not answer") as told:
             act(params, root)
         assert "\n" not in str(told.value) and told.value.exit_code == 75
+
+
+@pytest.mark.parametrize(
+    "uri, told",
+    [("", r"mlflow.db cannot be used \(.*not a database.*move it away"), ("foo://bar", "MLflow cannot use foo://bar .*unset")],
+)
+def test_a_store_that_is_no_store_is_one_line_and_no_later_attempt_is_asked_for(registered, monkeypatch, tmp_path, uri, told):
+    _, params = registered
+    (tmp_path / "mlflow.db").write_bytes(b"no database at all" * 500)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for call in (lambda: registry.overview(params, tmp_path), lambda: registry.open_registered("roberta-cola", tmp_path)):
+        with pytest.raises(StoreUnusable, match=told) as error:
+            call()
+        assert error.value.exit_code == 1 and "\n" not in str(error.value)
 
 
 def tags(score: float, measure: str = "mcc", data: str = "sample", yardstick: str = '{"dev_md5": "1"}') -> dict:
