@@ -67,7 +67,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) 
     else:
         values = {
             "optimizer": "muon",
-            "peak_lr": 1e-3,
+            "peak_lr": 2e-3,
             "warmup_steps": min(50, max_steps // 20),
             "decay_from": 0.4,
             "betas": (0.9, 0.98),
