@@ -1,5 +1,6 @@
 """A stage as a process group: its exit code and last line, its log, and that nothing of it outlives its starter."""
 
+import json
 import os
 import signal
 import subprocess
@@ -165,3 +166,17 @@ def test_sigkill_of_the_starter_ends_the_group_too(sleepers):
         os.kill(starter.pid, signal.SIGKILL)
         starter.wait()
     assert wait_until(lambda: not any(map(alive, started)))
+
+
+def test_files_that_another_dvc_holds_are_one_line_and_another_attempt(project):
+    """DVC keeps in `rwlock` which process reads and writes what; here it is this process that writes `b`."""
+    held = {"write": {str(project / "b"): {"pid": os.getpid(), "cmd": "dvc repro b"}}, "read": {}}
+    (project / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (project / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
+    for stage in ("a@x", "a@y"):
+        run_stage(stage, project, Groups())
+    with pytest.raises(StageTryAgain, match=r"b: another dvc command is at work on its files. Wait until it is done") as told:
+        run_stage("b", project, Groups())
+    assert told.value.exit_code == 75
+    (project / ".dvc" / "tmp" / "rwlock").unlink()
+    assert run_stage("b", project, Groups()).how == "done"
