@@ -65,8 +65,10 @@ def run(
     )
     with _stoppable():
         from flows.pipeline import pipeline
+        from flows.process import shield_server
         from flows.terminal import show_results
 
+        shield_server()
         if publish:
             # takes 2 s and is needed at the end; Prefect's server starts in a process of its own meanwhile
             threading.Thread(target=import_module, args=("mlflow",), daemon=True).start()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from flows.guard import end_group
 from roberta_core.errors import EXIT_TRY_AGAIN, TryAgain, UserError
@@ -109,6 +110,24 @@ def _guard(group: int, keep_open: int | None) -> subprocess.Popen:
         [sys.executable, "-I", "-S", str(GUARD), str(group), str(GRACE_S)],
         stdin=subprocess.PIPE, start_new_session=True, pass_fds=() if keep_open is None else (keep_open,),
     )  # fmt: skip
+
+
+def shield_server() -> None:
+    """Gives the server that Prefect starts for a run a process group of its own, with a guard.
+
+    A terminal sends Ctrl-C to the whole group in front: the server would end first, and Prefect would wait for it for
+    minutes and end in tracebacks. Prefect has no setting for this, so its module gets another `Popen`.
+    """
+    from prefect.server.api import server
+
+    guards = []  # a guard whose pipe is let go ends its group
+
+    def start(*args, **more) -> subprocess.Popen:
+        process = subprocess.Popen(*args, **more | {"start_new_session": True})
+        guards.append(_guard(process.pid, None))
+        return process
+
+    server.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": start})
 
 
 def run_stage(

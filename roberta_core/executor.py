@@ -6,7 +6,9 @@ of one) and should return something small: the bulk goes to files.
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -18,6 +20,17 @@ Result = TypeVar("Result")
 def worker_count(workers: int) -> int:
     """`workers`, or the number of usable cores where it is 0."""
     return workers or len(os.sched_getaffinity(0))
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the process that began the work is gone: by SIGKILL it leaves its workers waiting for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def map_shards(function: Callable[[Shard], Result], shards: Iterable[Shard], workers: int) -> Iterator[Result]:
@@ -32,7 +45,9 @@ def map_shards(function: Callable[[Shard], Result], shards: Iterable[Shard], wor
         yield from map(function, shards)
         return
     # forkserver: no copy of this process's threads and locks (fork), no re-import of the caller's module (spawn).
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("forkserver"), initializer=_end_with_parent
+    ) as pool:
         waiting = []
         try:
             for shard in shards:

@@ -147,6 +147,46 @@ def test_sigterm_ends_the_run_its_stages_and_the_second_run_is_refused(project, 
 
 
 @pytest.mark.slow
+def test_ctrl_c_on_a_terminal_is_one_line_and_leaves_nothing_behind(project):
+    """A terminal sends it to every process in front, Prefect's server too, unless that stands apart."""
+    import fcntl
+    import pty
+    import termios
+    import threading
+
+    (project / "work.sh").write_text("echo sleeping\nexec sleep 300\n")
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
+    running = subprocess.Popen(
+        [*ROBERTA, "run"], cwd=project, env=env | {"PYTHONPATH": str(REPO), "TERM": "xterm"}, stdin=theirs, stdout=theirs,
+        stderr=theirs, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    shown = bytearray()
+
+    def read() -> None:
+        try:
+            while part := os.read(ours, 1 << 16):
+                shown.extend(part)
+        except OSError:  # how Linux says that a terminal's other end is closed
+            pass
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert wait_until(lambda: b"sleeping" in shown, 90)
+        os.write(ours, b"\x03")
+        assert running.wait(60) == 75
+        assert wait_until(lambda: b"roberta: Stopped; its stages have ended too. Run again to go on." in shown, 5)
+        assert b"Traceback" not in shown and b"ERROR" not in shown
+        assert shown.rfind(b"\x1b[?25l") < shown.rfind(b"\x1b[?25h"), "the cursor is hidden"
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        running.kill()
+        running.wait()
+        os.close(theirs)
+
+
+@pytest.mark.slow
 def test_ui_starts_both_pages_and_ends_them(project):
     import urllib.request
 
