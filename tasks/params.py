@@ -219,6 +219,9 @@ class Runtime(Section):
 
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for shards; 0: one a core.")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="Torch threads in pretraining; 0: one a core.")
+    processes: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processes that pretrain together on this machine; 0: one a GPU, or one without a GPU."
+    )
     glue_threads: Positive = Field(1, description="Torch threads of each fine-tuning; several tasks run side by side.")
     parallel_stages: Positive = Field(2, description="Stages that may run side by side.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")

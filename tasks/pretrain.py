@@ -2,26 +2,34 @@
 
 Checkpoints lie outside the outputs, under `.work/pretrain/<fingerprint>/`, because DVC removes a stage's outputs before
 it runs it: a killed run goes on from there, and a run with other parameters, data or tokenizer never sees them.
+
+On a machine with several GPUs this process is rank 0 and starts the others; under torchrun, on one node or many, every
+rank runs this same module.
 """
 
+import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from roberta_core.atomic import atomic_dir, digest_of, write_json
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.tokenizer import load_tokenizer, save_tokenizer
 from roberta_core.device import pick_device, set_threads
-from roberta_core.errors import BadInput
+from roberta_core.errors import BadInput, UserError
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.neighbours import start_with_neighbours
 from roberta_core.train.checkpoint import Checkpoints, fingerprint
 from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, write_curve
+from roberta_core.train.ranks import Ranks, followers
 from roberta_core.train.recipes import recipe
-from tasks.params import Params
+from tasks.params import Params, load_params
 from tasks.stage import LOGS, WORK, main
 from tasks.tracking import open_run
 
@@ -47,58 +55,100 @@ def train_config(params: Params) -> TrainConfig:
     return TrainConfig(recipe=chosen, seed=params.seed, **{name: getattr(section, name) for name in shared})
 
 
+class Job:
+    """What every rank builds alike from params and data: model, rows, configuration, and the run's fingerprint."""
+
+    def __init__(self, params: Params):
+        section, runtime = params.pretrain, params.runtime
+        self.runtime = runtime
+        self.device = pick_device(runtime.device)
+        local = _processes(params) if self.device.type == "cpu" else 1
+        self.threads = set_threads(runtime.threads or max(1, set_threads(0) // local))
+        self.config = train_config(params)
+        self.rows, self.validation = PackedRows(PACKED / "train"), PackedRows(PACKED / "validation")
+        vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
+        if self.rows.manifest["tokenizer_sha256"] != digest_of(TOKENIZER / "tokenizer.json"):
+            raise BadInput("The packed rows were made with another tokenizer.", "Run the pack stage: dvc repro pack")
+        self.model_config = RobertaConfig.named(
+            section.size, vocab_size, self.rows.max_length, self.config.recipe.dropout
+        )
+        self.fingerprint = fingerprint(
+            config=self.config,
+            model=self.model_config,
+            train=self.rows.manifest,
+            validation=self.validation.manifest,
+        )
+        self.work = WORK / "pretrain" / self.fingerprint
+        self.held_out = HeldOut(self.validation, section.eval_rows, vocab_size)
+        self.model = RobertaForMaskedLM(self.model_config, params.seed)
+        if self.config.recipe.neighbours:
+            start_with_neighbours(self.model, params.seed)
+        self._stopping: list[int] = []
+        signal.signal(signal.SIGTERM, lambda signum, frame: self._stopping.append(signum))
+
+    def training(self, on_point: Callable[[int, dict], None] = lambda step, numbers: None) -> Pretraining:
+        """The run, resumed from its newest checkpoint."""
+        runtime = self.runtime
+        return Pretraining(
+            self.model,
+            self.rows,
+            self.held_out,
+            self.config,
+            RunConfig(self.device, runtime.micro_batch, runtime.compile, runtime.checkpoint_minutes * 60),
+            Checkpoints(self.work, self.fingerprint, runtime.keep_checkpoints),
+            on_point=on_point,
+            should_stop=lambda: bool(self._stopping),
+            ranks=Ranks(self.device),
+        )
+
+
+def _processes(params: Params) -> int:
+    """Ranks on this machine: as asked, else one a GPU, else one."""
+    if params.runtime.processes:
+        return params.runtime.processes
+    return max(1, torch.cuda.device_count()) if params.runtime.device != "cpu" else 1
+
+
 def run(params: Params) -> dict:
     """Trains to the end, or resumes; writes the encoder, its curves, and the numbers."""
-    with held_lock(WORK / "pretrain" / "lock", "Another pretraining of this project is going on"):
+    with (
+        held_lock(WORK / "pretrain" / "lock", "Another pretraining of this project is going on"),
+        followers(_processes(params), [sys.executable, "-m", "tasks.pretrain"]),
+    ):
         return _run(params)
 
 
+def follow() -> int:
+    """A rank beside the first: trains, and writes nothing."""
+    try:
+        training = Job(load_params()).training()
+        training.train()
+        training.ranks.close()
+    except UserError as error:  # rank 0 says the same
+        return error.exit_code
+    return 0
+
+
 def _run(params: Params) -> dict:
-    section, runtime = params.pretrain, params.runtime
-    threads = set_threads(runtime.threads)
-    device = pick_device(runtime.device)
-    config = train_config(params)
-    rows, validation = PackedRows(PACKED / "train"), PackedRows(PACKED / "validation")
-    tokenizer = load_tokenizer(TOKENIZER)
-    vocab_size = tokenizer.get_vocab_size()
-    tokenizer_hash = digest_of(TOKENIZER / "tokenizer.json")
-    if rows.manifest["tokenizer_sha256"] != tokenizer_hash:
-        raise BadInput("The packed rows were made with another tokenizer.", "Run the pack stage: dvc repro pack")
-    model_config = RobertaConfig.named(section.size, vocab_size, rows.max_length, config.recipe.dropout)
-    run_fingerprint = fingerprint(
-        config=config, model=model_config, train=rows.manifest, validation=validation.manifest
-    )
-    held_out = HeldOut(validation, section.eval_rows, vocab_size)
+    section = params.pretrain
+    job = Job(params)
+    config, model_config, held_out = job.config, job.model_config, job.held_out
     unigram = held_out.unigram_entropy()
+    ranks = _processes(params)
     print(
         f"pretrain: {section.size}, {model_config.parameters() / 1e6:.1f} M parameters, recipe {section.recipe}, "
-        f"{section.max_steps} updates of {section.batch_size} × {rows.max_length} tokens, {section.precision} on {device} "
-        f"({threads} threads); unigram entropy of the held-out masked tokens {unigram:.3f}",
+        f"{section.max_steps} updates of {section.batch_size} × {job.rows.max_length} tokens, {section.precision} on "
+        f"{job.device} ({job.threads} threads{f', {ranks} processes' if ranks > 1 else ''}); "
+        f"unigram entropy of the held-out masked tokens {unigram:.3f}",
         flush=True,
     )
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda signum, frame: stopping.append(signum))
     flat = {f"pretrain.{name}": value for name, value in section.model_dump().items()}
-    flat |= {f"recipe.{name}": value for name, value in vars(config.recipe).items()} | {
-        "seed": params.seed,
-        "fingerprint": run_fingerprint,
-    }
-    work = WORK / "pretrain" / run_fingerprint
-    model = RobertaForMaskedLM(model_config, params.seed)
-    if config.recipe.neighbours:
-        start_with_neighbours(model, params.seed)
+    flat |= {f"recipe.{name}": value for name, value in vars(config.recipe).items()}
+    flat |= {"seed": params.seed, "fingerprint": job.fingerprint}
     with open_run("pretrain", params, section=flat, inputs={"packed": PACKED}) as tracked:
-        training = Pretraining(
-            model,
-            rows,
-            held_out,
-            config,
-            RunConfig(device, runtime.micro_batch, runtime.compile, runtime.checkpoint_minutes * 60),
-            Checkpoints(work, run_fingerprint, runtime.keep_checkpoints),
-            on_point=tracked.log,
-            should_stop=lambda: bool(stopping),
-        )
+        training = job.training(on_point=tracked.log)
         final = training.train()
+        training.ranks.close()
         gain = unigram - final.loss
         on_plateau = gain < PLATEAU_NATS
         if on_plateau:
@@ -110,7 +160,7 @@ def _run(params: Params) -> dict:
         metrics = {
             "steps": config.max_steps,
             "tokens": training.history.tokens,
-            "epochs": round(config.max_steps * config.batch_size / len(rows), 4),
+            "epochs": round(config.max_steps * config.batch_size / len(job.rows), 4),
             "parameters": model_config.parameters(),
             "train_loss": round(training.history.train[-1]["loss"], 6),
             "loss": round(final.loss, 6),
@@ -126,11 +176,11 @@ def _run(params: Params) -> dict:
             save_tokenizer(load_tokenizer(TOKENIZER, plain_text=False), out, model_config.max_length)
             write_json(
                 out / "training.json",
-                {"fingerprint": run_fingerprint, "seed": params.seed, **section.model_dump(), **metrics},
+                {"fingerprint": job.fingerprint, "seed": params.seed, **section.model_dump(), **metrics},
             )
         write_curve(training.history.train, Path("plots/pretrain.csv"))
         write_curve(training.history.validation, Path("plots/validation.csv"))
-        flops = model_config.train_flops_per_token(rows.max_length, config.mask_prob)
+        flops = model_config.train_flops_per_token(job.rows.max_length, config.mask_prob)
         speed = {
             "tokens_per_s": round(training.tokens_per_s(), 1),
             "tflops": round(training.tokens_per_s() * flops / 1e12, 4),
@@ -138,12 +188,12 @@ def _run(params: Params) -> dict:
         if training.step_s:  # a run that was already done has no speed of its own
             write_json(
                 LOGS / "pretrain.speed.json",
-                speed | {"device": str(device), "threads": threads, "precision": section.precision},
+                speed | {"device": str(job.device), "threads": job.threads, "precision": section.precision},
             )
         tracked.finish(metrics | speed, OUT)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(job.work, ignore_errors=True)
     return metrics
 
 
 if __name__ == "__main__":
-    sys.exit(main("pretrain", run))
+    sys.exit(follow() if int(os.environ.get("RANK", 0)) else main("pretrain", run))

@@ -17,6 +17,7 @@ from roberta_core.data.packing import PAD
 from roberta_core.device import autocast
 from roberta_core.model import RobertaForMaskedLM
 from roberta_core.train.masking import IGNORED, MaskedBatch, mask_batch
+from roberta_core.train.ranks import Ranks
 
 EVAL_SEED = 0x5EED
 EVAL_MASK_PROB = 0.15
@@ -66,13 +67,16 @@ class HeldOut:
         return float(-(share * np.log(share)).sum())
 
     @torch.no_grad()
-    def score(self, model: RobertaForMaskedLM, device: torch.device, precision: str) -> Evaluation:
-        """Scores the model; leaves it in the mode it was in."""
+    def score(
+        self, model: RobertaForMaskedLM, device: torch.device, precision: str, ranks: Ranks | None = None
+    ) -> Evaluation:
+        """Scores the model, each of `ranks` its part; leaves it in the mode it was in."""
+        ranks = ranks or Ranks(device)
         training = model.training
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=device)
         right = torch.zeros((), dtype=torch.int64, device=device)
-        for masked, real in self._batches:
+        for masked, real in self._batches[ranks.rank :: ranks.world]:
             labels = masked.labels.to(device)
             padded = None if bool(real.all()) else real.to(device)
             with autocast(device, precision):
@@ -81,4 +85,5 @@ class HeldOut:
             right += (logits.argmax(-1) == labels).sum()
         model.train(training)
         total = len(self.targets)
-        return Evaluation(loss.item() / total, right.item() / total)
+        loss_sum, right_sum = ranks.sum(loss, right)
+        return Evaluation(loss_sum / total, right_sum / total)

@@ -27,6 +27,7 @@ from roberta_core.train.checkpoint import Checkpoints
 from roberta_core.train.evaluate import Evaluation, HeldOut
 from roberta_core.train.masking import IGNORED, mask_batch
 from roberta_core.train.optimizer import Optimizers
+from roberta_core.train.ranks import Ranks
 from roberta_core.train.recipes import Recipe
 
 
@@ -76,10 +77,11 @@ class Pretraining:
         run: what decides speed.
         checkpoints: where to resume from and save to.
         on_point: gets (update, numbers) at each point of the curve.
-        should_stop: asked after each update; true saves and raises `Preempted`.
+        should_stop: asked after each update; true, on any rank, saves and raises `Preempted`.
+        ranks: the processes that train together.
 
     Raises:
-        BadParams: rows longer than the model's positions.
+        BadParams: rows longer than the model's positions, or more ranks than sequences in a batch.
     """
 
     def __init__(
@@ -92,7 +94,14 @@ class Pretraining:
         checkpoints: Checkpoints,
         on_point: Callable[[int, dict], None] = lambda step, numbers: None,
         should_stop: Callable[[], bool] = lambda: False,
+        ranks: Ranks | None = None,
     ):
+        self.ranks = ranks or Ranks(run.device)
+        if self.ranks.world > config.batch_size:
+            raise BadParams(
+                f"{self.ranks.world} ranks are to share a batch of {config.batch_size} sequences.",
+                "Start fewer processes, or set pretrain.batch_size higher.",
+            )
         if rows.max_length > model.config.max_length:
             raise BadParams(
                 f"The packed rows have {rows.max_length} tokens, the model has positions for {model.config.max_length}.",
@@ -114,7 +123,8 @@ class Pretraining:
         if latest:
             self.optimizers.load(tensors)
             self.step, self.history = state["step"], History(**state["history"])
-            print(f"pretrain: resumed at update {self.step}", flush=True)
+            if self.ranks.first:
+                print(f"pretrain: resumed at update {self.step}", flush=True)
         # Compiled once for the fixed shape of training; evaluation runs the plain model.
         self._forward = torch.compile(model) if run.compile else model
 
@@ -131,7 +141,7 @@ class Pretraining:
         while self.step < self.config.max_steps:
             started = time.perf_counter()
             lr = self.config.recipe.lr_at(self.step, self.config.max_steps)
-            loss, norm, tokens = self._update(lr)
+            loss, norm, tokens, stop = self._update(lr)
             loss_sum += loss
             self.step += 1
             self.history.tokens += tokens
@@ -142,8 +152,9 @@ class Pretraining:
             self.step_s += time.perf_counter() - started
             if self.step % self.config.eval_every == 0 or self.step == self.config.max_steps:
                 self._evaluate()
-            progress.advance(1, self._note())
-            if self.should_stop():
+            if self.ranks.first:
+                progress.advance(1, self._note())
+            if stop:
                 self._save(loss_sum)
                 raise Preempted(
                     f"Stopped after update {self.step}; a checkpoint is kept.", "Run again to go on from there."
@@ -151,18 +162,26 @@ class Pretraining:
             if time.monotonic() - last_saved >= self.run.checkpoint_s:
                 self._save(loss_sum)
                 last_saved = time.monotonic()
-        progress.finish(self._note())
+        if self.ranks.first:
+            progress.finish(self._note())
         last = self.history.validation[-1]
         return Evaluation(last["loss"], last["accuracy"])
 
-    def _update(self, lr: float) -> tuple[torch.Tensor, torch.Tensor | None, int]:
-        """One update. Returns the mean loss (nats, on the device), the gradient norm if clipping is on, and real tokens."""
+    def _update(self, lr: float) -> tuple[torch.Tensor, torch.Tensor | None, int, bool]:
+        """One update.
+
+        Returns:
+            The mean loss of the whole batch (nats, on the device), the gradient norm if clipping is on, the batch's real
+            tokens, and whether a rank was asked to stop.
+        """
         config, device = self.config, self.run.device
         numbers, epochs = rows_at(self.step * config.batch_size, config.batch_size, len(self.rows), config.seed)
+        share = self.ranks.share(config.batch_size)
+        numbers, epochs = numbers[share], epochs[share]
         ids = torch.from_numpy(self.rows.rows(numbers))
         real = ids.ne(PAD)
-        tokens = int(real.sum())
-        padded = tokens < ids.numel()
+        own_tokens = int(real.sum())
+        padded = own_tokens < ids.numel()
         ids = ids.to(device, non_blocking=True)
         real = real.to(device, non_blocking=True) if padded else None
         masked = mask_batch(
@@ -173,27 +192,31 @@ class Pretraining:
             config.mask_prob,
             self.model.config.vocab_size,
         )
-        count = masked.labels.ne(IGNORED).sum()
-        torch.manual_seed(
-            key_of(config.seed, self.step) >> 1
-        )  # dropout's draw belongs to the update, not to the process
+        own_count = masked.labels.ne(IGNORED).sum()
+        if self.ranks.world > 1:
+            count, tokens, stop = self.ranks.sum(own_count, own_tokens, self.should_stop())
+        else:  # nothing to wait for: the count stays on the device
+            count, tokens, stop = own_count, own_tokens, self.should_stop()
+        # dropout's draw belongs to the update and the rank, not to the process
+        torch.manual_seed(key_of(config.seed, self.step, self.ranks.rank) >> 1)
         total = torch.zeros((), device=device)
-        size = self.run.micro_batch or config.batch_size
-        slots = masked.positions.shape[0] // config.batch_size
-        for start in range(0, config.batch_size, size):
+        size = self.run.micro_batch or len(ids)
+        slots = masked.positions.shape[0] // len(ids)
+        for start in range(0, len(ids), size):
             here = slice(start, start + size)
-            flat = slice(start * slots, min(start + size, config.batch_size) * slots)
+            flat = slice(start * slots, min(start + size, len(ids)) * slots)
             positions = masked.positions[flat] - start * ids.shape[1]
             with autocast(device, config.precision):
                 logits = self._forward(masked.input_ids[here], None if real is None else real[here], positions)
             loss = F.cross_entropy(logits.float(), masked.labels[flat], ignore_index=IGNORED, reduction="sum") / count
             loss.backward()
             total += loss.detach()
+        self.ranks.sum_gradients(self.model.parameters(), total)
         norm = None
         if config.recipe.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.recipe.clip_norm)
         self.optimizers.step(lr)
-        return total, norm, tokens
+        return total, norm, int(tokens), bool(stop)
 
     def _log(self, loss_sum: torch.Tensor, lr: float, norm: torch.Tensor | None) -> None:
         since = (self.step - 1) % self.config.log_every + 1
@@ -212,7 +235,7 @@ class Pretraining:
         return loss
 
     def _evaluate(self) -> None:
-        scored = self.held_out.score(self.model, self.run.device, self.config.precision)
+        scored = self.held_out.score(self.model, self.run.device, self.config.precision, self.ranks)
         self.history.validation.append({"step": self.step, **asdict(scored)})
         self.on_point(self.step, {"validation/loss": scored.loss, "validation/accuracy": scored.accuracy})
 
@@ -229,8 +252,10 @@ class Pretraining:
         return self.step_tokens / self.step_s if self.step_s else 0.0
 
     def _save(self, loss_sum: torch.Tensor) -> None:
+        """Rank 0 writes; the others hold the same weights and go on."""
         self.history.loss_sum = self._finite(loss_sum)  # a spoilt state is never saved
-        self.checkpoints.save(self.step, self.model, self.optimizers.state(), {"history": asdict(self.history)})
+        if self.ranks.first:
+            self.checkpoints.save(self.step, self.model, self.optimizers.state(), {"history": asdict(self.history)})
 
 
 def write_curve(points: list[dict], file: Path) -> None:

@@ -1,5 +1,7 @@
-"""A whole tiny pretraining as a process, for tests that kill it: `python tiny_run.py FOLDER [RECIPE]`."""
+"""A whole tiny pretraining as a process, to kill or to share: `python tiny_run.py FOLDER [RECIPE [DROPOUT [STOP]]]`."""
 
+import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from roberta_core.atomic import write_json
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import write_packed
+from roberta_core.errors import Preempted
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.train.checkpoint import Checkpoints
 from roberta_core.train.evaluate import HeldOut
@@ -40,24 +43,34 @@ def build(
     should_stop=lambda: False,
     batch_size: int = 8,
     checkpoint_s: float = 0.0,
+    dropout: float = 0.1,
 ) -> Pretraining:
     """The run, resumed from its newest checkpoint; it writes one after every update."""
     torch.set_num_threads(1)
     rows, validation = make_rows(folder / "train"), make_rows(folder / "validation", 30, seed=2)
     config = TrainConfig(
-        steps, batch_size, 0.15, recipe(name, "tiny", steps, peak_lr=2e-3, dropout=0.1), "fp32", 1, 10, 64, 4
+        steps, batch_size, 0.15, recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout), "fp32", 1, 10, 64, 4
     )
-    model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, 0.1), seed=1)
+    model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
     run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s)
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
     return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), config, run, checkpoints, should_stop=should_stop)
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    training = build(target, *sys.argv[2:3])
-    training.train()
-    training.model.save_pretrained(target / "done")
-    write_json(
-        target / "done" / "history.json", {"train": training.history.train, "validation": training.history.validation}
+    target, name, dropout, stop = [*sys.argv[1:], *["", "paper", "0.1", "0"][len(sys.argv) - 1 :]]
+    updates = itertools.count(1)
+    training = build(
+        Path(target),
+        name,
+        dropout=float(dropout),
+        should_stop=lambda: next(updates) == int(stop),
+        checkpoint_s=1e9 if int(stop) else 0.0,
     )
+    with contextlib.suppress(Preempted):
+        training.train()
+        if training.ranks.first:
+            training.model.save_pretrained(Path(target) / "done")
+            history = {"train": training.history.train, "validation": training.history.validation}
+            write_json(Path(target) / "done" / "history.json", history)
+    training.ranks.close()

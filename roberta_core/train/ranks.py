@@ -1,0 +1,126 @@
+"""Several processes that train one model: each takes its part of every batch, gradients are summed, weights stay equal.
+
+The sum is one all-reduce of one flat buffer after the backward pass. It does not overlap with computation, as torch's
+DistributedDataParallel does; in return the loop is the same for one process and for many, nothing wraps the model, and
+with accumulation there is one sum an update. Which row goes where is computed from the update's number, so the number
+of ranks may change between a kill and a resume, and no row is seen twice or missed.
+
+A rank is told apart by torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On one machine
+`followers` starts the other ranks itself.
+"""
+
+import datetime
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+from roberta_core.errors import EXIT_TRY_AGAIN
+
+GRACE_S = 30.0
+TIMEOUT = datetime.timedelta(minutes=10)
+"""A rank that waits longer for another one gives up: the other is gone."""
+
+
+class Ranks:
+    """This process among `world` that train together. With one, every method is free.
+
+    Args:
+        device: decides between nccl (GPU) and gloo (CPU).
+    """
+
+    def __init__(self, device: torch.device):
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = device
+        if self.world > 1 and not distributed.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            distributed.init_process_group(backend, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes, logs and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """The part of `count` things that is this rank's: contiguous, sizes differ by one at most."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def sum(self, *numbers: torch.Tensor | int | float) -> list[float]:
+        """Each number summed over the ranks, as Python floats (float64 on the way)."""
+        if self.world == 1:
+            return [float(number) for number in numbers]
+        together = torch.tensor([float(number) for number in numbers], dtype=torch.float64, device=self.device)
+        distributed.all_reduce(together)
+        return together.tolist()
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], extra: torch.Tensor) -> None:
+        """Sums all gradients, and the one number `extra`, over the ranks, in place."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] + [extra]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(summed.view_as(gradient))
+
+    def close(self) -> None:
+        """Leaves the group."""
+        if self.world > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def followers(processes: int, command: list[str]) -> Iterator[None]:
+    """Makes this process rank 0 of `processes` on this machine and starts the others, unless torchrun already did.
+
+    A follower that dies ends this process too (SIGTERM), which would otherwise wait for it in vain; the followers
+    end with the block.
+
+    Args:
+        processes: ranks in all; 1 starts none.
+        command: what the others run.
+    """
+    if processes == 1 or "RANK" in os.environ:
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(1, processes)
+    ]
+    done = threading.Event()
+
+    def watch(process: subprocess.Popen) -> None:
+        if process.wait() and not done.is_set():
+            print(f"pretrain: a rank ended with {process.returncode}", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not done.wait(GRACE_S):  # stuck in a sum that will never be complete
+                os._exit(EXIT_TRY_AGAIN)
+
+    watchers = [threading.Thread(target=watch, args=(process,), daemon=True) for process in started]
+    for watcher in watchers:
+        watcher.start()
+    before = {name: os.environ.get(name) for name in (*shared, "RANK", "LOCAL_RANK")}
+    os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
+    try:
+        yield
+    finally:
+        done.set()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for process in started:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
