@@ -22,6 +22,10 @@ BAD = (
     "line_too_long",
     "unclosed_doc",
     "lone_surrogate",
+    "broken_row",
+    "page_too_long",
+    "path_escape",
+    "link_in_archive",
 )
 """Reasons for which a document cannot be read; others (an empty one, a format that is none) say nothing bad of the rest."""
 
@@ -35,10 +39,11 @@ def run(params: Params, source: str) -> dict:
     funnel = Funnel()
     with atomic_dir(RAW / source) as folder:
         if given.kind == "files":
-            files = Files(given.path, given.format, given.text_field, given.pattern)
+            files = Files(given.path, given.format, given.text_field, given.pattern, given.encoding)
             funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
         elif given.kind == "http":
-            files = Files(str(fetch_url(given.url, given.sha256, WORK / "http")), given.format, given.text_field)
+            path = str(fetch_url(given.url, given.sha256, WORK / "http"))
+            files = Files(path, given.format, given.text_field, encoding=given.encoding)
             funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
         elif given.kind == "hub":
             rows = read_hub(

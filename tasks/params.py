@@ -4,6 +4,7 @@ Sections `clean` to `registry` change results, and DVC watches them; `runtime` c
 rebuilt when it changes. A wrong or unknown key names the key, what it got, what it takes, and the file.
 """
 
+import codecs
 import difflib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +30,15 @@ def _once(values: list) -> list:
     return values
 
 
+def _encoding(name: str) -> str:
+    if name != "auto":
+        try:
+            codecs.lookup(name)
+        except LookupError:
+            raise ValueError("no encoding of that name is known; for example: utf-8, latin-1, gb18030") from None
+    return name
+
+
 class Section(BaseModel):
     """A section of the params file: unknown keys are refused."""
 
@@ -45,11 +55,18 @@ class Source(Section):
         min_length=1,
         description="files: the file or folder to read. Other kinds: a file here whose change makes the source stale (constraints.txt).",
     )
-    format: Literal["auto", "txt", "md", "jsonl", "wikiextractor"] = Field(
-        "auto", description="files, http: how to read each file; auto goes by name and first bytes."
+    format: Literal[
+        "auto", "txt", "md", "jsonl", "html", "csv", "tsv", "parquet", "arrow", "wikiextractor", "mediawiki"
+    ] = Field(
+        "auto",
+        description="files, http: how to read each file; auto goes by name and first bytes. Each may be compressed (gz, bz2, xz, zst) and inside tar or zip.",
+    )
+    encoding: Annotated[str, AfterValidator(_encoding)] = Field(
+        "auto",
+        description="files, http: of text files; auto is UTF-8, or UTF-16 and UTF-32 by their byte order mark. Others by name: latin-1, gb18030.",
     )
     pattern: str = Field("", description="files: read only files under path whose names match, for example *.txt; a * also crosses folders.")
-    text_field: str = Field("text", description="jsonl, hub: the field that holds the text.")
+    text_field: str = Field("text", description="jsonl, tables, hub: the field or column that holds the text.")
     packages: list[str] = Field(
         [], description="python-docs: installed distributions whose docstrings are read, beside the standard library."
     )

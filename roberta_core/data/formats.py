@@ -1,26 +1,26 @@
-"""Text files into documents: txt, md, jsonl and WikiExtractor, gzip of each, one line at a time.
+"""Text files into documents: txt, md, jsonl, WikiExtractor here, tables and markup beside it, compressed or in archives.
 
 Every reader takes an open binary file and yields texts with their metadata; what it cannot use it counts in the funnel
 under a named reason and goes on. Bytes are decoded strictly, a document at a time: a replacement character would put
-noise into the corpus that no later step can see. Nothing but the document under way is held in memory.
+noise into the corpus that no later step can see. Files in UTF-16 or UTF-32 say so by their byte order mark; any other
+encoding must be named, because bytes alone do not tell Latin-1 from its neighbours. Nothing but the document under way
+is held in memory.
 """
 
-import gzip
+import codecs
 import html
 import json
+import os
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import BinaryIO
 
+from roberta_core.data import lines
+from roberta_core.data.archives import DAMAGED, Bound, archive_kind, members, peek, seekable, stream, unpack
 from roberta_core.data.funnel import Funnel
-
-MAX_DOCUMENT_BYTES = 8 << 20
-"""A txt or md file longer than this is cut at the next blank line: the longest novels stay whole, a dump does not fill
-the memory."""
-
-MAX_LINE_BYTES = 64 << 20
-"""A longer line is not text but a file without line ends."""
+from roberta_core.data.lines import Texts, decode, lines_of, pick_meta, usable
+from roberta_core.data.markup import read_html, read_mediawiki
+from roberta_core.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 
 FORMATS = {
     ".txt": "txt",
@@ -30,21 +30,52 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }
-META_KEYS = ("id", "url", "title", "author", "date", "lang", "language")
-"""Fields of a jsonl line that are kept beside the text, where they are short strings or numbers."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
+ARCHIVES = {".tar": "tar", ".tgz": "tar", ".tbz2": "tar", ".txz": "tar", ".zip": "zip"}
+NOT_ARCHIVES = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".jar", ".whl", ".apk", ".npz")
+"""Zip files that are one document or a program, not a folder of files."""
 
-Texts = Iterator[tuple[str, dict]]
+BINARY = ("parquet", "arrow")
+"""Formats that are no text: no byte order mark, no encoding, and they are read from the end."""
 
-BROKEN_FILE = (OSError, EOFError, zlib.error)
-"""What a damaged gzip or an unreadable file raises (gzip.BadGzipFile is an OSError)."""
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte order marks; UTF-32's first, because the little one begins as UTF-16's."""
 
 
-def unzip(handle: BinaryIO) -> BinaryIO:
-    """`handle`, or its content unpacked where its first two bytes are gzip's, whatever the file is called."""
-    magic = handle.read(2)
-    handle.seek(0)
-    return gzip.GzipFile(fileobj=handle) if magic == b"\x1f\x8b" else handle
+FIRST_BYTES = {
+    b"<doc ": "wikiextractor",
+    b"<mediawiki": "mediawiki",
+    b"<!doctype html": "html",
+    b"<html": "html",
+    b"par1": "parquet",
+    b"arrow1": "arrow",
+}
+"""First bytes, in lower case, that say more than a name."""
+
+
+def _suffix(name: str) -> str:
+    """`AA/wiki.jsonl.GZ` -> `.jsonl`: the last suffix in lower case, without that of a compression."""
+    name = name.rsplit("/", 1)[-1].lower()
+    for packed in COMPRESSED:
+        name = name.removesuffix(packed)
+    return name[name.rindex(".") :] if "." in name else ""
 
 
 def detect(name: str, head: bytes) -> str:
@@ -52,47 +83,28 @@ def detect(name: str, head: bytes) -> str:
 
     WikiExtractor gives its files no suffix (`wiki_00`) and jsonl files are often called .json: first bytes go first.
     """
-    name = name.rsplit("/", 1)[-1].lower().removesuffix(".gz")
-    suffix = name[name.rindex(".") :] if "." in name else ""
+    suffix = _suffix(name)
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head.startswith(b"<doc "):
-        return "wikiextractor"
+    for first, format_name in FIRST_BYTES.items():
+        if head[:40].lower().startswith(first):
+            return format_name
     if not suffix:
         return "jsonl" if head.startswith(b"{") else "txt"
+    if suffix == ".xml":
+        return "mediawiki" if b"<mediawiki" in head else ""
     if suffix == ".json" and head.startswith(b"["):
         return ""
     return FORMATS.get(suffix, "")
-
-
-def _lines(handle: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends; a line longer than `MAX_LINE_BYTES` comes in pieces. A byte order mark is left out."""
-    line = handle.readline(MAX_LINE_BYTES).removeprefix(b"\xef\xbb\xbf")
-    while line:
-        yield line
-        line = handle.readline(MAX_LINE_BYTES)
-
-
-def decode(raw: bytes, funnel: Funnel, where: str) -> str | None:
-    """Text of strict UTF-8 without NUL; None, and a count in the funnel, where it is neither."""
-    if b"\0" in raw:
-        funnel.drop("nul_bytes", f"{where}: not a text file, or UTF-16")
-        return None
-    try:
-        return raw.decode("utf8")
-    except UnicodeDecodeError as error:
-        bad = raw[max(error.start - 20, 0) : error.start + 20]
-        funnel.drop("invalid_utf8", f"{where}: byte {error.start}: {bad.decode('utf8', 'backslashreplace')}")
-        return None
 
 
 def read_txt(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "") -> Texts:
     """One document a file (cut at blank lines past `MAX_DOCUMENT_BYTES`, then meta has the number of the piece)."""
     held: list[bytes] = []
     size = piece = 0
-    for line in _lines(handle):
+    for line in lines_of(handle):
         held.append(line)
         size += len(line)
-        if size >= MAX_DOCUMENT_BYTES and (not line.strip() or size >= 2 * MAX_DOCUMENT_BYTES):
+        if size >= lines.MAX_DOCUMENT_BYTES and (not line.strip() or size >= 2 * lines.MAX_DOCUMENT_BYTES):
             text = decode(b"".join(held), funnel, where)
             held, size, piece = [], 0, piece + 1
             if text is not None:
@@ -136,9 +148,9 @@ def read_md(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "") 
 def read_jsonl(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "text") -> Texts:
     """One document a line: the field `text_field` of a JSON object. Blank lines are no documents."""
     whole = True
-    for number, raw in enumerate(_lines(handle), 1):
+    for number, raw in enumerate(lines_of(handle), 1):
         place = f"{where}:{number}"
-        ended, whole = whole, raw.endswith(b"\n") or len(raw) < MAX_LINE_BYTES
+        ended, whole = whole, raw.endswith(b"\n") or len(raw) < lines.MAX_LINE_BYTES
         if not (ended and whole):
             if ended:
                 funnel.drop("line_too_long", place)
@@ -153,20 +165,11 @@ def read_jsonl(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "
         except (ValueError, RecursionError) as error:
             funnel.drop("broken_json", f"{place}: {error}: {line[:80]}")
             continue
-        if not isinstance(value, dict) or value.get(text_field) is None:
-            found = ", ".join(sorted(map(str, value))) if isinstance(value, dict) else f"a {type(value).__name__}"
-            funnel.drop("missing_text_field", f"{place}: no {text_field!r} in: {found}")
+        if not isinstance(value, dict):
+            funnel.drop("missing_text_field", f"{place}: no {text_field!r} in: a {type(value).__name__}")
             continue
-        text = value[text_field]
-        if not isinstance(text, str):
-            funnel.drop("text_not_a_string", f"{place}: {text_field} is a {type(text).__name__}")
-            continue
-        meta = {
-            key: value[key]
-            for key in META_KEYS
-            if key != text_field and isinstance(value.get(key), str | int) and len(str(value[key])) <= 300
-        }
-        yield text, meta
+        if usable(value, text_field, place, funnel):
+            yield value[text_field], pick_meta(value, text_field)
 
 
 _ATTRIBUTE = re.compile(r'(id|url|title)="(.*?)"(?=\s+\w+=|\s*>)')
@@ -179,7 +182,7 @@ def read_wikiextractor(handle: BinaryIO, where: str, funnel: Funnel, text_field:
     """
     held: list[bytes] | None = None
     stray, size = False, 0
-    for line in _lines(handle):
+    for line in lines_of(handle):
         size += len(line)
         if line.startswith(b"<doc "):
             size = len(line)
@@ -193,13 +196,13 @@ def read_wikiextractor(handle: BinaryIO, where: str, funnel: Funnel, text_field:
                 continue
             header, _, content = text.partition("\n")
             meta = {key: html.unescape(found) for key, found in _ATTRIBUTE.findall(header)}
-            lines = html.unescape(content).strip().split("\n")
-            body = "\n".join(lines[1:]).strip()
+            inside = html.unescape(content).strip().split("\n")
+            body = "\n".join(inside[1:]).strip()
             if not body:
                 funnel.drop("title_only", meta.get("title", header))
                 continue
-            yield f"{lines[0]}\n\n{body}", meta
-        elif held is not None and size > MAX_LINE_BYTES:
+            yield f"{inside[0]}\n\n{body}", meta
+        elif held is not None and size > lines.MAX_LINE_BYTES:
             funnel.drop("unclosed_doc", f"{where}: {held[0][:120].decode('utf8', 'backslashreplace')}")
             held, stray = None, True
         elif held is not None:
@@ -216,25 +219,89 @@ READERS: dict[str, Callable[[BinaryIO, str, Funnel, str], Texts]] = {
     "md": read_md,
     "jsonl": read_jsonl,
     "wikiextractor": read_wikiextractor,
+    "html": read_html,
+    "mediawiki": read_mediawiki,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
 }
 
 
-def read_file(handle: BinaryIO, where: str, format_name: str, text_field: str, funnel: Funnel) -> Texts:
+class _Recoded:
+    """Text in another encoding, read as UTF-8."""
+
+    def __init__(self, inner: BinaryIO, encoding: str):
+        self.inner, self.decoder, self.left = inner, codecs.getincrementaldecoder(encoding)(), b""
+
+    def read(self, size: int) -> bytes:
+        while not self.left:
+            block = self.inner.read(size)
+            self.left = self.decoder.decode(block, final=not block).encode("utf8")
+            if not block:
+                break
+        block, self.left = self.left[:size], self.left[size:]
+        return block
+
+
+def _read(
+    content: BinaryIO, where: str, format_name: str, text_field: str, encoding: str, funnel: Funnel, bound: Bound
+) -> Texts:
+    """The texts of an unpacked file that is no archive."""
+    head = peek(content)
+    if format_name == "auto":
+        marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
+        format_name = detect(where, head.decode(marked, "ignore").encode() if marked else head)
+        if not format_name:
+            funnel.drop("unknown_format", f"{where}: set the source's format to read it all the same")
+            return
+    if format_name in BINARY:
+        for text, meta in READERS[format_name](seekable(content), where, funnel, text_field):
+            bound.count(len(text))
+            yield text, meta
+        return
+    if encoding == "auto":
+        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
+    if codecs.lookup(encoding).name != "utf-8":
+        content = stream(_Recoded(content, encoding))
+    yield from READERS[format_name](content, where, funnel, text_field)
+
+
+def _read_all(
+    handle: BinaryIO, where: str, format_name: str, text_field: str, encoding: str, funnel: Funnel, bound: Bound
+) -> Texts:
+    """The texts of a file, unpacked, and of an archive's files one after the other."""
+    if where.lower().endswith(COMPRESSED) and len(peek(handle)) < 6:
+        raise EOFError("it is cut off in its first bytes")
+    content = unpack(handle, bound)
+    kind = archive_kind(peek(content)) or ARCHIVES.get(_suffix(where), "")
+    if not kind or (kind == "zip" and _suffix(where) in NOT_ARCHIVES):
+        yield from _read(content, where, format_name, text_field, encoding, funnel, bound)
+        return
+    for name, member in members(content, kind, where, funnel, bound):
+        place = f"{where}/{name}"
+        inner = unpack(member, bound)
+        if archive_kind(peek(inner)) and _suffix(name) not in NOT_ARCHIVES:
+            funnel.drop("nested_archive", f"{place}: an archive inside an archive")
+            continue
+        for text, meta in _read(inner, place, format_name, text_field, encoding, funnel, bound):
+            yield text, meta | {"member": name}
+
+
+def read_file(
+    handle: BinaryIO, where: str, format_name: str, text_field: str, funnel: Funnel, encoding: str = "auto"
+) -> Texts:
     """The texts of one open binary file, by format name or "auto", with what was dropped counted in the funnel.
 
-    What was read before a gzip breaks off is kept; the file is counted as `unreadable_file` all the same.
+    Compressed files are unpacked and archives (tar, zip) opened; documents of an archive have its `member` in their meta.
+    `encoding` "auto" is UTF-8, or UTF-16 or UTF-32 where a byte order mark says so; else a name that Python knows.
+    What was read before a file breaks off is kept; the file is counted as `unreadable_file` all the same.
     """
     count = 0
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(0)
     try:
-        content = unzip(handle)
-        if format_name == "auto":
-            head = content.read(512)
-            content.seek(0)
-            format_name = detect(where, head)
-            if not format_name:
-                funnel.drop("unknown_format", f"{where}: set the source's format to read it all the same")
-                return
-        for text, meta in READERS[format_name](content, where, funnel, text_field):
+        for text, meta in _read_all(handle, where, format_name, text_field, encoding, funnel, Bound(lambda: size)):
             if not text or text.isspace():
                 funnel.drop("empty", where)
                 continue
@@ -247,5 +314,5 @@ def read_file(handle: BinaryIO, where: str, format_name: str, text_field: str, f
             yield text, meta
     except (ConnectionError, TimeoutError):
         raise
-    except BROKEN_FILE as error:
+    except (*DAMAGED, UnicodeDecodeError) as error:
         funnel.drop("unreadable_file", f"{where}: {error or type(error).__name__} (after {count} documents)")

@@ -32,10 +32,10 @@ class Funnel:
         self.kept += 1
         self.chars += len(text)
 
-    def drop(self, reason: str, excerpt: str) -> None:
-        """Counts one document that is lost for `reason`, and keeps an excerpt of it."""
-        self.seen += 1
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def drop(self, reason: str, excerpt: str, count: int = 1) -> None:
+        """Counts one document (or `count` of them) lost for `reason`, and keeps an excerpt."""
+        self.seen += count
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
         self._example(reason, excerpt)
 
     def change(self, reason: str, excerpt: str = "") -> None:

@@ -20,8 +20,9 @@ from itertools import islice
 from pathlib import Path
 
 from roberta_core.data.documents import Document, doc_id, write_shards
-from roberta_core.data.formats import META_KEYS, read_file
+from roberta_core.data.formats import read_file
 from roberta_core.data.funnel import Funnel
+from roberta_core.data.lines import pick_meta
 from roberta_core.errors import BadInput, TryAgain
 from roberta_core.executor import map_shards
 from roberta_core.progress import Progress
@@ -41,6 +42,7 @@ class Files:
     format: str = "auto"
     text_field: str = "text"
     pattern: str = ""
+    encoding: str = "auto"
 
 
 def to_document(text: str, source: str, meta: dict) -> Document:
@@ -112,7 +114,7 @@ def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> I
             continue
         with handle:
             try:
-                for text, meta in read_file(handle, name, files.format, files.text_field, funnel):
+                for text, meta in read_file(handle, name, files.format, files.text_field, funnel, files.encoding):
                     funnel.keep(text)
                     yield to_document(text, source, meta | {"file": name})
             except (ConnectionError, TimeoutError) as error:
@@ -263,12 +265,7 @@ def read_hub(
                 funnel.drop(reason, str(row)[:200])
                 continue
             funnel.keep(text)
-            meta = {
-                key: row[key]
-                for key in META_KEYS
-                if key != text_field and isinstance(row.get(key), str | int) and len(str(row[key])) <= 300
-            }
-            yield to_document(text, source, meta)
+            yield to_document(text, source, pick_meta(row, text_field))
     except (ConnectionError, TimeoutError) as error:
         raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None
     progress.finish(f"{funnel.kept} documents")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from roberta_core.data import formats
+from roberta_core.data import lines
 from roberta_core.data.formats import detect, plain, read_file
 from roberta_core.data.funnel import Funnel
 
@@ -29,7 +29,12 @@ def read(raw: bytes, name: str = "x", format_name: str = "auto", text_field: str
         ("a.txt", b'\xef\xbb\xbf\n<doc id="1">', "wikiextractor"),
         ("AA/wiki_00", b'{"id": 1}', "jsonl"),
         ("v1.2/README", b"Hello", "txt"),
-        ("a.parquet", b"PAR1", ""),
+        ("a.parquet", b"PAR1", "parquet"),
+        ("a.csv.zst", b"text,id", "csv"),
+        ("dump.xml.bz2", b"<mediawiki xmlns", "mediawiki"),
+        ("page", b"<!DOCTYPE html>", "html"),
+        ("a.xml", b"<rss>", ""),
+        ("a.pdf", b"%PDF", ""),
     ],
 )
 def test_detect(name, head, expected):
@@ -85,7 +90,7 @@ def test_bad_jsonl_lines_are_counted_and_the_rest_goes_on():
 
 
 def test_an_endless_line_is_dropped_without_being_held(monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
     texts, funnel = read(b'{"text": "' + b"x" * 350 + b'"}\n{"text": "next"}\n', "a.jsonl")
     assert [text for text, _ in texts] == ["next"] and funnel.dropped == {"line_too_long": 1}
 
@@ -100,8 +105,8 @@ def test_a_bad_text_file_is_dropped_whole(raw, reason):
 
 
 def test_an_unknown_format_is_counted_unless_the_format_is_given():
-    assert read(b"a,b\n1,2\n", "t.csv")[1].dropped == {"unknown_format": 1}
-    assert read(b"a,b\n1,2\n", "t.csv", "txt")[0] == [("a,b\n1,2\n", {})]
+    assert read(b"a,b\n1,2\n", "t.dat")[1].dropped == {"unknown_format": 1}
+    assert read(b"a,b\n1,2\n", "t.dat", "txt")[0] == [("a,b\n1,2\n", {})]
 
 
 def test_a_truncated_gzip_keeps_what_came_before_and_is_counted():
@@ -119,7 +124,7 @@ def test_a_corrupt_gzip_is_counted():
 
 
 def test_a_huge_text_is_cut_at_a_blank_line(monkeypatch):
-    monkeypatch.setattr(formats, "MAX_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr(lines, "MAX_DOCUMENT_BYTES", 1000)
     whole = "\n\n".join(f"paragraph {n} " + "word " * 30 for n in range(40))
     texts, _ = read(whole.encode(), "a.txt")
     assert "".join(text for text, _ in texts) == whole
@@ -138,7 +143,7 @@ def test_wikiextractor_counts_what_stands_outside_and_what_is_not_closed():
 
 
 def test_a_doc_that_never_ends_is_not_held(monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 200)
     raw = b'<doc id="1" title="A">\nA\n' + b"line of text\n" * 100 + b'<doc id="2" title="B">\nB\n\nbody\n</doc>\n'
     texts, funnel = read(raw, "wiki_00")
     assert [text for text, _ in texts] == ["B\n\nbody"] and funnel.dropped == {"unclosed_doc": 1}

@@ -36,7 +36,7 @@ def mixed(tmp_path):
     (root / "b.txt.gz").write_bytes(gzip.compress(b"packed text"))
     (root / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (root / "wiki_00").write_text('<doc id="1" title="T">\nT\n\nBody.\n</doc>\n')
-    (root / "table.csv").write_text("a,b\n")
+    (root / "table.dat").write_text("a,b\n")
     (root / ".hidden").write_text("not read")
     return root
 
