@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from roberta_core.errors import BadParams
 
@@ -126,6 +126,37 @@ class Dedup(Section):
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(
         0.8, description="Jaccard similarity of shingle sets from which two documents count as near-duplicates."
     )
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # YAML 1.1 reads the word off as false
+
+
+class Decontaminate(Section):
+    """Text of evaluation sets in the corpus: runs of `words` words, whole texts where they are shorter. Works in the stage `shard`."""
+
+    mode: Annotated[Literal["off", "report", "remove"], BeforeValidator(_off)] = Field(
+        "off", description="report: count what is found, in data/shards/decontamination.json; remove: cut it out too."
+    )
+    path: str = Field(
+        "constraints.txt",
+        min_length=1,
+        description="The folder (or file) that holds the evaluation sets; DVC watches it. off: a file that is there (constraints.txt).",
+    )
+    sets: Annotated[list[str], AfterValidator(_once)] = Field(
+        [],
+        description="Files, folders or patterns under path (glue/*/dev*.tsv), each a line of the table; empty: each file and folder in path is one.",
+    )
+    words: Annotated[int, Field(ge=2, le=50)] = Field(
+        13, description="Words in a row that count as a match (13: Brown et al. 2020, appendix C)."
+    )
+    min_words: Positive = Field(5, description="Shorter texts are not looked for: a match says nothing.")
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Decontaminate":
+        if self.min_words > self.words:
+            raise ValueError("min_words must not be more than words")
+        return self
 
 
 class Shard(Section):
@@ -255,6 +286,7 @@ class Params(Section):
     corpus: Corpus
     clean: Clean = Clean()
     dedup: Dedup = Dedup()
+    decontaminate: Decontaminate = Decontaminate()
     shard: Shard = Shard()
     tokenizer: Tokenizer = Tokenizer()
     pack: Pack = Pack()

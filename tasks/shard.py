@@ -1,8 +1,9 @@
 """shard: the documents that dedup keeps, as training shards and a held-out validation split.
 
 A document is held out when the hash of its text, read as a number from 0 to 1, is below `shard.validation_share`: the
-choice hangs on the text alone, so that a document keeps its side when sources are added. Memory: 8 bytes a document,
-and one record batch.
+choice hangs on the text alone, so that a document keeps its side when sources are added. Text of evaluation sets is
+looked for on the way (params.decontaminate), in what is kept. Memory: 8 bytes a document, one record batch, and 16 bytes
+an n-gram of the evaluation sets.
 """
 
 import sys
@@ -14,11 +15,12 @@ import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_dir, write_json
 from roberta_core.data.corpus import Corpus, content_hashes, open_corpus
+from roberta_core.data.decontamination import Decontaminator, find_sets, read_set
 from roberta_core.data.documents import ShardWriter, open_shard
 from roberta_core.data.funnel import Funnel
 from roberta_core.errors import BadInput
 from roberta_core.progress import Progress
-from tasks.params import Params
+from tasks.params import Decontaminate, Params
 from tasks.stage import main
 
 CLEAN = Path("data/clean")
@@ -33,13 +35,15 @@ def run(params: Params) -> dict:
     keep = read_keep(corpus, list(params.corpus.sources))
     held_out = choose_validation(content_hashes(corpus)[:, 0], keep, params.shard.validation_share)
     counts = {split: Funnel() for split in SPLITS}
-    parts = {}
+    evaluation, funnel = open_evaluation(params.decontaminate), Funnel()
     progress = Progress("writing shards", corpus.size, "documents")
     with atomic_dir(SHARDS) as folder:
         writers = {split: ShardWriter(folder / split, params.shard.shard_mb) for split in SPLITS}
         with writers["train"], writers["validation"]:
             for start, batch in numbered_batches(corpus):
                 rows = slice(start, start + len(batch))
+                if evaluation:
+                    batch = without_evaluation(batch, keep[rows], evaluation, params.decontaminate.mode, funnel)
                 for split, chosen in (
                     ("train", keep[rows] & ~held_out[rows]),
                     ("validation", keep[rows] & held_out[rows]),
@@ -52,15 +56,79 @@ def run(params: Params) -> dict:
                 progress.advance(len(batch))
         parts = {f"{split}_parts": len(writers[split].paths) for split in SPLITS}
         total = sum(count.kept for count in counts.values())
-        funnel = Funnel(seen=total, kept=total, chars=sum(count.chars for count in counts.values()))
+        funnel.seen, funnel.kept = funnel.seen + total, total
+        funnel.chars = sum(count.chars for count in counts.values())
+        for split in SPLITS:
+            if not counts[split].kept:
+                raise BadInput(
+                    f"Nothing is left for {split} once evaluation text is cut out.",
+                    "Give more text in corpus.sources, or set decontaminate.mode to report.",
+                )
         write_json(folder / "funnel.json", funnel.to_dict())
+        if evaluation:
+            table = {each.name: each.row() for each in evaluation.sets}
+            write_json(folder / "decontamination.json", {"mode": params.decontaminate.mode, "sets": table})
     progress.finish(f"{counts['train'].kept} for training, {counts['validation'].kept} held out")
     flat = {
         f"{split}_{name}": getattr(counts[split], field)
         for split in SPLITS
         for name, field in (("documents", "kept"), ("chars", "chars"))
     }
-    return funnel.metrics() | flat | parts
+    found = (
+        {
+            "evaluation_texts": sum(each.texts for each in evaluation.sets),
+            "evaluation_texts_found": sum(int(each.found.sum()) for each in evaluation.sets),
+            "contaminated_documents": sum(funnel.changed.values()) + sum(funnel.dropped.values()),
+        }
+        if evaluation
+        else {}
+    )
+    return funnel.metrics() | flat | parts | found
+
+
+def open_evaluation(given: Decontaminate) -> Decontaminator | None:
+    """The evaluation sets that the params name, ready to be looked for; None where the mode is off.
+
+    Raises:
+        BadInput: a set is not there, cannot be read, or has no text that is long enough.
+    """
+    if given.mode == "off":
+        return None
+    files = find_sets(Path(given.path), given.sets)
+    sets = [read_set(name, paths, given.words, given.min_words) for name, paths in files.items()]
+    print(f"looking for {sum(each.texts for each in sets)} texts of {len(sets)} evaluation sets", flush=True)
+    return Decontaminator(sets, given.words, given.min_words)
+
+
+def without_evaluation(
+    batch: pa.RecordBatch, keep: np.ndarray, evaluation: Decontaminator, mode: str, funnel: Funnel
+) -> pa.RecordBatch:
+    """The batch with evaluation text counted in the funnel, and cut out where the mode is remove.
+
+    A document of which nothing is left is counted as dropped, and taken out of `keep` (bool [rows], changed in place).
+    """
+    rows = np.flatnonzero(keep)
+    texts = batch.column("text").take(pa.array(rows)).to_pylist()
+    found = evaluation.find(texts)
+    if not found:
+        return batch
+    every: list[str] | None = batch.column("text").to_pylist() if mode == "remove" else None
+    for place, runs in found.items():
+        text = texts[place]
+        excerpt = " … ".join(" ".join(text[slice(*span)].split()) for span in evaluation.spans(text, runs[:1]))
+        if every is None:
+            funnel.change("evaluation_text_found", excerpt)
+            continue
+        left = evaluation.cut(text, runs)
+        every[rows[place]] = left
+        if left:
+            funnel.change("evaluation_text_removed", excerpt)
+        else:
+            funnel.drop("evaluation_text_only", excerpt)
+            keep[rows[place]] = False
+    if every is None:
+        return batch
+    return pa.record_batch([pa.array(every, pa.string()), *batch.columns[1:]], schema=batch.schema)
 
 
 def read_keep(corpus: Corpus, sources: list[str]) -> np.ndarray:

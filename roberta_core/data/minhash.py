@@ -9,7 +9,7 @@ entry and document (448 at 112), and arrays of some 60 bytes for each byte of th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -63,14 +63,18 @@ def words_of(text: str) -> bytes:
     return text.encode("utf8")
 
 
-def shingle_hashes(texts: Sequence[str], shingle_words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all shingles of the texts, in order, repeats included.
+WORD = re.compile(
+    f"{UNSPACED.pattern}|(?:[0-9A-Za-z]|[^\x00-\x7f{_PUNCTUATION.pattern[1:-1]}{UNSPACED.pattern[2:-2]}])+"
+)
+"""The same words as `word_hashes` sees, found in the text as it stands: for the few texts where places are asked for."""
 
-    A text of fewer than `shingle_words` words has one shingle of all its words; one without words has none.
+
+def word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all words of the texts, in order.
 
     Returns:
-        hashes: uint64 [shingles].
-        counts: int64 [texts], shingles a text.
+        hashes: uint64 [words].
+        counts: int64 [texts], words a text.
     """
     encoded = [words_of(text) for text in texts]
     lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
@@ -94,8 +98,19 @@ def shingle_hashes(texts: Sequence[str], shingle_words: int) -> tuple[np.ndarray
     terms[~inside] = 0
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
     words = mix((running[ends] - running[starts]) + sizes.astype(np.uint64))
+    return words, np.diff(np.searchsorted(starts, np.concatenate([starts_of_text, [len(data)]])))
 
-    word_counts = np.diff(np.searchsorted(starts, np.concatenate([starts_of_text, [len(data)]])))
+
+def shingle_hashes(texts: Sequence[str], shingle_words: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all shingles of the texts, in order, repeats included.
+
+    A text of fewer than `shingle_words` words has one shingle of all its words; one without words has none.
+
+    Returns:
+        hashes: uint64 [shingles].
+        counts: int64 [texts], shingles a text.
+    """
+    words, word_counts = word_hashes(texts)
     counts = np.where(word_counts > 0, np.maximum(word_counts - shingle_words + 1, 1), 0)
     first_words = np.cumsum(word_counts) - word_counts
     first_shingles = np.cumsum(counts) - counts
@@ -112,6 +127,23 @@ def shingle_hashes(texts: Sequence[str], shingle_words: int) -> tuple[np.ndarray
             term[short <= offset] = 0
         sums += term
     return mix(sums), counts
+
+
+def gram_hashes(words: np.ndarray, longest: int) -> Iterator[tuple[int, np.ndarray]]:
+    """For every length up to `longest`: the hash of the words from each place on, as `shingle_hashes` gives it.
+
+    Args:
+        words: uint64 [words] of `word_hashes`. Texts are not kept apart, and past the end stand zeros: the caller leaves
+            out what runs over.
+
+    Yields:
+        length, uint64 [words].
+    """
+    padded = np.concatenate([words, np.zeros(longest, np.uint64)])
+    sums = np.zeros(len(words), dtype=np.uint64)
+    for offset, factor in enumerate(powers(_SHINGLE_BASE, longest)):
+        sums += padded[offset : offset + len(words)] * factor
+        yield offset + 1, mix(sums)
 
 
 class MinHasher:

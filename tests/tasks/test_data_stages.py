@@ -198,6 +198,42 @@ def test_http_and_hub_sources(here, monkeypatch):
     )
 
 
+def test_evaluation_text_is_counted_or_cut_out(here):
+    planted = [" ".join(f"eval{number}x{place}" for place in range(6 + number)) for number in range(12)]
+    Path("eval").mkdir()
+    Path("eval/dev.tsv").write_text("index\tsentence\n" + "".join(f"{n}\t{text}\n" for n, text in enumerate(planted)))
+    write_jsonl("eval/qa/test.jsonl", ["never in the corpus, this one here"])
+    texts = [article(n) + (f" {planted[n].upper()}! " + article(n + 500) if n < 12 else "") for n in range(60)]
+    write_jsonl("in/a.jsonl", [*texts, planted[11], article(3)])
+    told, digests = {}, {}
+    for mode in ("off", "report", "remove"):
+        given = {"mode": mode, "path": "eval"}
+        params = params_of({"a": files("in/a.jsonl")}, decontaminate=given, clean={"min_chars": 30})
+        told[mode] = run_all(params)["shard"]
+        digests[mode] = {split: digest_of(Path("data/shards") / split) for split in ("train", "validation")}
+        table = Path("data/shards/decontamination.json")
+        assert table.exists() == (mode != "off")
+        if mode == "off":
+            assert "evaluation_texts" not in told["off"]
+            continue
+        assert read_json(table) == {
+            "mode": mode,
+            "sets": {
+                "dev.tsv": {"texts": 12, "too_short": 14, "found": 12, "documents": 13},
+                "qa": {"texts": 1, "too_short": 0, "found": 0, "documents": 0},
+            },
+        }
+        assert told[mode]["evaluation_texts_found"] == 12 and told[mode]["contaminated_documents"] == 13
+    assert digests["report"] == digests["off"] != digests["remove"]
+    left = texts_in("data/shards/train") + texts_in("data/shards/validation")
+    assert len(left) == 61 and not any("eval" in text.lower() for text in left)
+    assert article(3) + "\n\n" + article(503) in left
+    funnel = read_json(Path("data/shards/funnel.json"))
+    assert (funnel["seen"], funnel["kept"], funnel["dropped"]) == (62, 61, {"evaluation_text_only": 1})
+    assert funnel["changed"] == {"evaluation_text_removed": 12}
+    assert funnel["examples"]["evaluation_text_removed"][0] == planted[0].upper() + "!"
+
+
 def test_an_unknown_source_and_a_glob_in_the_path_are_named(here):
     with pytest.raises(BadParams, match=r"There is no source b. corpus.sources has: a"):
         download.run(params_of({"a": files("in")}), "b")
