@@ -206,6 +206,20 @@ def promote(
 
 
 @app.command()
+def funnel(
+    examples: Annotated[bool, typer.Option(help="Show what was dropped, in excerpts.")] = True,
+) -> None:
+    """What happened to every document, step by step: what came in, what was dropped or altered and why."""
+    from flows.settings import find_root
+    from tasks.funnels import lines
+    from tasks.params import load_params
+
+    root = find_root()
+    for line in lines(root, list(load_params(root / "params.yaml").corpus.sources), examples):
+        print(line)
+
+
+@app.command()
 def report() -> None:
     """Write reports/index.html anew."""
     from flows.settings import find_root

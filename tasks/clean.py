@@ -8,7 +8,9 @@ from roberta_core.atomic import atomic_dir, write_json
 from roberta_core.data.cleaning import Rules, clean_shard
 from roberta_core.data.documents import shard_paths
 from roberta_core.data.funnel import Funnel
+from roberta_core.data.mending import languages
 from roberta_core.data.minhash import MinHasher
+from roberta_core.data.rules import expand
 from roberta_core.errors import BadParams
 from roberta_core.executor import map_shards
 from roberta_core.progress import Progress
@@ -30,7 +32,19 @@ def run(params: Params, source: str) -> dict:
         given.min_mean_word_chars,
         given.max_mean_word_chars,
         given.max_repeated_line_share,
+        given.mend,
+        given.drop_repeated_lines,
+        given.boilerplate_documents,
+        expand(given.rules, given.rules_off),
+        tuple(given.mask),
+        tuple(given.languages),
+        given.min_language_probability,
     )
+    if unknown := set(given.languages).difference(languages() if given.languages else ()):
+        raise BadParams(
+            f"clean.languages has {', '.join(sorted(unknown))}, which cannot be told.",
+            f"It takes: {', '.join(languages())}.",
+        )
     hasher = MinHasher(given.num_hashes, given.shingle_words)
     parts = shard_paths(RAW / source)
     funnel = Funnel()

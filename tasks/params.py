@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from roberta_core.data.rules import NAMES
 from roberta_core.errors import BadParams
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
@@ -115,6 +116,29 @@ class Clean(Section):
     max_repeated_line_share: Share = Field(
         0.3,
         description="Documents with a larger share of repeated lines are dropped (Gopher, Rae et al. 2021, table A1).",
+    )
+    mend: bool = Field(
+        False, description="Mend text that was decoded wrongly (schÃ¶n), with ftfy; before everything else."
+    )
+    drop_repeated_lines: bool = Field(False, description="Take out lines that stand in the same document already.")
+    boilerplate_documents: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Take out lines that stand in at least this many documents of a raw part (16 MB of text): menus, footers. 0: off.",
+    )
+    rules: Annotated[list[Literal[NAMES]], AfterValidator(_once)] = Field(
+        [], description="Rules with their published thresholds, by name; gopher and c4 stand for all of theirs."
+    )
+    rules_off: Annotated[list[Literal[NAMES]], AfterValidator(_once)] = Field(
+        [], description="Rules of a group in rules that are left out."
+    )
+    mask: Annotated[list[Literal["email", "phone", "ip"]], AfterValidator(_once)] = Field(
+        [], description="Personal data that is replaced by [email], [phone], [ip]."
+    )
+    languages: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], AfterValidator(_once)] = Field(
+        [], description="Keep only documents in these languages (ISO 639 codes: en, de, zh); empty: all."
+    )
+    min_language_probability: Share = Field(
+        0.5, description="With languages: documents whose language is less sure are dropped."
     )
     shingle_words: Positive = Field(5, description="Words in a shingle, for near-duplicates.")
     num_hashes: Annotated[int, Field(ge=16, le=512)] = Field(112, description="MinHash functions a document.")

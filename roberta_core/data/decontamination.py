@@ -7,7 +7,7 @@ character where a script sets no spaces. So a sentence is found however it is ca
 
 Corpus text is hashed a block at a time, whole arrays of words for every length that is asked for; a table of bits says
 no for nearly every hash, and what is left is searched for in the sorted hashes of all sets. A match is by 64-bit hash:
-with a million evaluation n-grams, one false match in 10^13 words. Price: some 50 MB of text a second on one core, and 16
+with a million evaluation n-grams, one false match in 10^13 words. Price: some 30 MB of text a second on one core, and 16
 bytes for each evaluation n-gram.
 """
 

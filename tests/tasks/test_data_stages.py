@@ -198,6 +198,23 @@ def test_http_and_hub_sources(here, monkeypatch):
     )
 
 
+def test_rules_switched_on_in_params(here):
+    prose = "It was the best of times, and it was the worst of times. "
+    write_jsonl("in/a.jsonl", [prose * 9 + article(n) for n in range(5)] + [article(9) + " mail a@b.de {", prose * 5 + "{ x"])
+    source, base = {"a": files("in/a.jsonl")}, {"min_chars": 50}
+    before = run_all(params_of(source, clean=base))
+    assert before["clean-a"]["kept"] == 7
+    given = {**base, "rules": ["gopher", "c4_curly_bracket"], "rules_off": ["gopher_stop_words", "gopher_repeated_ngrams"]}
+    told = run_all(params_of(source, clean={**given, "mask": ["email"], "languages": ["en"]}))["clean-a"]
+    assert told["dropped_c4_curly_bracket"] == 2 and told["kept"] + sum(
+        count for key, count in told.items() if key.startswith("dropped_")
+    ) == 7
+    with pytest.raises(BadParams, match=r"clean.languages has xx, which cannot be told. It takes: .* en, "):
+        clean.run(params_of(source, clean={"languages": ["en", "xx"]}), "a")
+    with pytest.raises(ValueError, match="gopher_word"):
+        params_of(source, clean={"rules": ["gopher_word"]})
+
+
 def test_evaluation_text_is_counted_or_cut_out(here):
     planted = [" ".join(f"eval{number}x{place}" for place in range(6 + number)) for number in range(12)]
     Path("eval").mkdir()

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roberta_core.data.cleaning import Rules, clean_batch, content_hash, normalise, rejected, symbol_share
-from roberta_core.data.documents import Document, to_batch
+from roberta_core.data.cleaning import Rules, clean_batch, clean_shard, content_hash, normalise, rejected, symbol_share
+from roberta_core.data.documents import Document, read_shards, to_batch, write_shards
 from roberta_core.data.funnel import Funnel
+from roberta_core.data.minhash import MinHasher
 
 PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. " * 5
 ODD = st.text(
@@ -102,3 +103,43 @@ def test_a_batch_keeps_its_other_columns_and_counts_everything():
 
 def test_content_hash_is_stable():
     assert content_hash("Grüße").hex() == "c483baa27a9abd2202924662a88aaf32"
+
+
+def test_rules_by_name_lines_masks_and_languages_are_counted():
+    lines = [f"This is line number {n}, and it has the words that a line must have." for n in range(4)]
+    prose = "\n".join(lines)
+    texts = [
+        prose + "\nMenu\nMenu",
+        prose + "\nWrite to a@b.de today, as all of them did.",
+        prose.replace("words", "wÃ¶rds"),
+        "Der Fluss entspringt in den Hügeln. Er fließt durch die Stadt. Dann erreicht er das Meer. " * 3,
+        prose + " { x }",
+    ]
+    rules = Rules(
+        mend=True,
+        drop_repeated_lines=True,
+        names=frozenset({"c4_curly_bracket", "c4_line_words"}),
+        mask=("email",),
+        languages=("en",),
+    )
+    funnel = Funnel()
+    clean = clean_batch(to_batch([Document(text, "s", "id") for text in texts]), rules, funnel)
+    assert clean.column("text").to_pylist() == [
+        prose,
+        prose + "\nWrite to [email] today, as all of them did.",
+        prose.replace("words", "wörds"),
+    ]
+    assert funnel.dropped == {"language_de": 1, "c4_curly_bracket": 1}
+    assert funnel.changed == {"repeated_lines_removed": 1, "c4_line_words": 1, "masked_email": 1, "mended": 1}
+
+
+def test_a_part_loses_the_lines_that_many_of_its_documents_have(tmp_path):
+    write_shards(
+        (Document(f"Home | About\n{PROSE} {n}\n\n(c) all", "s", str(n)) for n in range(20)), tmp_path / "raw", 16
+    )
+    (tmp_path / "out").mkdir()
+    counted = clean_shard(
+        tmp_path / "raw" / "part-00000.arrow", tmp_path / "out", Rules(boilerplate_documents=20), MinHasher(16)
+    )
+    texts = [text for batch in read_shards(tmp_path / "out", ["text"]) for text in batch.column("text").to_pylist()]
+    assert texts == [f"{PROSE}{n}" for n in range(20)] and counted["changed"] == {"boilerplate_lines": 20}
