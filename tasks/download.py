@@ -5,14 +5,16 @@ from pathlib import Path
 
 from roberta_core.atomic import atomic_dir, write_json
 from roberta_core.data.documents import write_shards
+from roberta_core.data.fetch import fetch_list, fetch_url, read_list
 from roberta_core.data.funnel import Funnel
 from roberta_core.data.python_docs import read_python_docs
-from roberta_core.data.sources import PART_MB, Files, fetch_files, fetch_url, first, read_hub
+from roberta_core.data.sources import PART_MB, Files, fetch_files, first, read_hub
 from roberta_core.errors import BadInput, BadParams
 from tasks.params import Params
 from tasks.stage import WORK, main
 
 RAW = Path("data/raw")
+HTTP = WORK / "http"
 BAD = (
     "invalid_utf8",
     "nul_bytes",
@@ -42,9 +44,14 @@ def run(params: Params, source: str) -> dict:
             files = Files(given.path, given.format, given.text_field, given.pattern, given.encoding)
             funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
         elif given.kind == "http":
-            path = str(fetch_url(given.url, given.sha256, WORK / "http"))
-            files = Files(path, given.format, given.text_field, encoding=given.encoding)
-            funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
+            items = [(given.url, given.sha256)] if given.url else read_list(Path(given.path), key)
+            if len(items) == 1:
+                paths = [fetch_url(*items[0], HTTP)]
+            else:
+                paths = fetch_list(items, HTTP, params.runtime.downloads)
+            files = Files(str(HTTP), given.format, given.text_field, encoding=given.encoding)
+            found = [(path.name, path.stat().st_size) for path in paths]
+            funnel = fetch_files(files, source, folder, given.max_docs, workers, key, found=found)
         elif given.kind == "hub":
             rows = read_hub(
                 given.name,

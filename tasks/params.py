@@ -50,11 +50,11 @@ class Source(Section):
     """One corpus source. `kind` says how it is read; the other keys depend on it."""
 
     kind: Literal["files", "python-docs", "hub", "http"] = Field(
-        description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or one file from an address."
+        description="How the source is read: local files, the docstrings of this Python, a dataset of the Hugging Face hub, or files from http addresses."
     )
     path: str = Field(
         min_length=1,
-        description="files: the file or folder to read. Other kinds: a file here whose change makes the source stale (constraints.txt).",
+        description="files: the file or folder to read. http without url: a list of addresses, a line each: its SHA-256 and the address. Other kinds: a file here whose change makes the source stale (constraints.txt).",
     )
     format: Literal[
         "auto", "txt", "md", "jsonl", "html", "csv", "tsv", "parquet", "arrow", "wikiextractor", "mediawiki"
@@ -76,8 +76,8 @@ class Source(Section):
     split: str = Field("train", description="hub: the split to read.")
     revision: str = Field("main", description="hub: commit or tag; a commit makes the source reproducible.")
     streaming: bool = Field(False, description="hub: read without downloading the whole first.")
-    url: str = Field("", description="http: the address of one file.")
-    sha256: str = Field("", description="http: what the file must hash to.")
+    url: str = Field("", description="http: the address of one file; empty: path is a list of them.")
+    sha256: str = Field("", description="http: what the file at url must hash to.")
     max_bad_share: Share = Field(
         0.01,
         description="Stop where a larger share of the documents cannot be read (not UTF-8, broken JSON); fewer are left out and counted.",
@@ -86,7 +86,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _keys_of_kind(self) -> "Source":
-        needed = {"hub": ("name",), "http": ("url", "sha256")}.get(self.kind, ())
+        needed = {"hub": ("name",), "http": ("sha256",) if self.url else ()}.get(self.kind, ())
         if self.kind == "files" and ("*" in self.path or "?" in self.path):
             raise ValueError("path takes a file or folder, which DVC watches; put the glob under pattern")
         for key in needed:
@@ -290,6 +290,7 @@ class Runtime(Section):
     """What changes speed only. DVC does not watch it."""
 
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for shards; 0: one a core.")
+    downloads: Positive = Field(4, description="Files of a list of addresses that are fetched at once.")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="Torch threads in pretraining; 0: one a core.")
     processes: Annotated[int, Field(ge=0)] = Field(
         0, description="Processes that pretrain together on this machine; 0: one a GPU, or one without a GPU."

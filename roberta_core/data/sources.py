@@ -1,4 +1,4 @@
-"""Where text comes from: files and folders (anything fsspec opens), an http address, a Hugging Face dataset.
+"""Where text comes from: files and folders (anything fsspec opens), a Hugging Face dataset; `fetch` has http addresses.
 
 Each reader gives documents and counts what it cannot use. Files fan out: they are grouped in the order of their names
 until a group fills a part, each group is read and written by one worker, and the parts are numbered in the order of
@@ -6,13 +6,9 @@ the groups, so the bytes do not depend on the number of workers. A single file i
 """
 
 import fnmatch
-import hashlib
-import http.client
 import json
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +25,6 @@ from roberta_core.progress import Progress
 
 PART_MB = 16
 """Text a raw part, in MB. Parts are what `clean` fans out over; small ones keep the memory of many workers small."""
-
-TIMEOUT_S = 60
-"""Seconds without an answer after which a connection counts as lost."""
-
 
 @dataclass(frozen=True)
 class Files:
@@ -132,14 +124,23 @@ def _read_group(
 
 
 def fetch_files(
-    files: Files, source: str, folder: Path, max_docs: int, workers: int, key: str, part_mb: float = PART_MB
+    files: Files,
+    source: str,
+    folder: Path,
+    max_docs: int,
+    workers: int,
+    key: str,
+    part_mb: float = PART_MB,
+    found: list[tuple[str, int]] | None = None,
 ) -> Funnel:
     """Reads files into document parts in `folder`. `max_docs` above 0 stops after so many, read in one process.
+
+    `found` names files under the root, with their sizes, in the order to read them in; by default `list_files` does.
 
     Raises:
         BadInput, TryAgain: as `list_files`.
     """
-    found = list_files(files, key)
+    found = list_files(files, key) if found is None else found
     if max_docs:
         funnel = Funnel()
         write_shards(first(read_files(files, [name for name, _ in found], source, funnel), max_docs), folder, part_mb)
@@ -166,63 +167,6 @@ def fetch_files(
         shutil.rmtree(leftover)
     progress.finish(f"{funnel.kept} documents")
     return funnel
-
-
-def fetch_url(url: str, sha256: str, folder: Path, timeout_s: float = TIMEOUT_S) -> Path:
-    """Brings the file at `url` into `folder` (named by its hash and its own name), unless it is there already.
-
-    Written to a temporary name and renamed once its SHA-256 is right: a file with the final name is whole.
-
-    Raises:
-        BadInput: the address answers with an error that will stay (404, 403, …), or the checksum is another.
-        TryAgain: no connection, a timeout, a connection cut off, or a server's passing trouble (5xx, 429).
-    """
-    name = os.path.basename(urllib.request.url2pathname(urllib.request.urlparse(url).path)) or "download"
-    final = Path(folder) / f"{sha256[:16].lower()}-{name}"
-    if final.exists():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    digest = hashlib.sha256()
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "roberta-pipeline"})
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer, open(temporary, "wb") as out:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            progress = Progress(f"fetching {name}", round(expected / 1e6), "MB")
-            size = 0
-            while block := answer.read(1 << 20):
-                out.write(block)
-                digest.update(block)
-                size += len(block)
-                progress.advance(size // 1_000_000 - progress.done)
-            if size < expected:
-                raise ConnectionError(f"{size} of {expected} bytes came")
-            out.flush()
-            os.fsync(out.fileno())
-        if digest.hexdigest() != sha256.lower():
-            raise BadInput(
-                f"{url} has the SHA-256 {digest.hexdigest()}, not {sha256}.",
-                "Check the file, then set the source's sha256 to its own.",
-            )
-        os.replace(temporary, final)
-    except urllib.error.HTTPError as error:
-        told = f"{url} answers {error.code} {error.reason}."
-        if error.code >= 500 or error.code in (408, 429):
-            raise TryAgain(told, "Try again later.") from None
-        raise BadInput(told, "Set the source's url to one that exists and is open to you.") from None
-    except BadInput:
-        raise
-    except (ValueError, http.client.InvalidURL) as error:
-        raise BadInput(
-            f"{url} is no address: {error}.", "Set the source's url to one that begins with https://"
-        ) from None
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise TryAgain(
-            f"{url} cannot be fetched: {getattr(error, 'reason', error)}.", "Check the network and try again."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return final
 
 
 def read_hub(

@@ -251,6 +251,18 @@ def test_evaluation_text_is_counted_or_cut_out(here):
     assert funnel["examples"]["evaluation_text_removed"][0] == planted[0].upper() + "!"
 
 
+def test_a_list_of_addresses(here):
+    write_jsonl("set/b.jsonl", [article(n) for n in range(3)])
+    Path("set/a.txt.gz").write_bytes(gzip.compress(article(9).encode()))
+    listed = [Path("set/b.jsonl"), Path("set/a.txt.gz")]
+    Path("list.txt").write_text("".join(f"{digest_of(path)}  {path.absolute().as_uri()}\n" for path in listed))
+    params = params_of({"far": {"kind": "http", "path": "list.txt"}})
+    assert download.run(params, "far")["kept"] == 4
+    assert texts_in("data/raw/far") == [*(article(n) for n in range(3)), article(9)]
+    with pytest.raises(ValueError, match="needs the key sha256"):
+        params_of({"far": {"kind": "http", "path": "list.txt", "url": "https://a/b"}})
+
+
 def test_an_unknown_source_and_a_glob_in_the_path_are_named(here):
     with pytest.raises(BadParams, match=r"There is no source b. corpus.sources has: a"):
         download.run(params_of({"a": files("in")}), "b")

@@ -1,10 +1,7 @@
-"""Sources: files and folders, a real http server on this machine, a dataset that `datasets` opens here."""
+"""Sources: files and folders, and a dataset that `datasets` opens here."""
 
 import gzip
-import hashlib
-import http.server
 import json
-import threading
 
 import pytest
 
@@ -12,8 +9,8 @@ from roberta_core.atomic import digest_of
 from roberta_core.data import sources
 from roberta_core.data.documents import read_shards
 from roberta_core.data.funnel import Funnel
-from roberta_core.data.sources import Files, fetch_files, fetch_url, list_files, read_hub
-from roberta_core.errors import BadInput, TryAgain
+from roberta_core.data.sources import Files, fetch_files, list_files, read_hub
+from roberta_core.errors import BadInput
 
 KEY = "corpus.sources.x"
 
@@ -116,65 +113,6 @@ def test_any_storage_that_fsspec_opens(tmp_path):
     assert texts_in(tmp_path / "out") == ["first", "second"]
     fetch("memory://corpus/b/two.txt", tmp_path / "one")
     assert texts_in(tmp_path / "one") == ["second"]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `/good.txt`, `/cut.txt` (half of what it promises), `/busy` (503); the rest is 404."""
-
-    body = b"Text from afar. " * 1000
-
-    def do_GET(self):
-        status = {"/good.txt": 200, "/cut.txt": 200, "/busy": 503}.get(self.path, 404)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body[: len(self.body) // 2] if self.path == "/cut.txt" else self.body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-RIGHT = hashlib.sha256(Handler.body).hexdigest()
-
-
-def test_http_fetches_once_and_checks(server, tmp_path):
-    path = fetch_url(f"{server}/good.txt", RIGHT.upper(), tmp_path / "cache")
-    assert path.read_bytes() == Handler.body and path.name.endswith("-good.txt")
-    assert fetch_url(f"{server}/good.txt", RIGHT, tmp_path / "cache") == path
-    fetch(path, tmp_path / "out")
-    assert len(texts_in(tmp_path / "out")) == 1
-
-
-@pytest.mark.parametrize(
-    "path, sha256, error, told",
-    [
-        ("/nosuch", RIGHT, BadInput, "answers 404"),
-        ("/good.txt", "0" * 64, BadInput, f"has the SHA-256 {RIGHT}, not 000"),
-        ("/cut.txt", RIGHT, TryAgain, "8000 of 16000 bytes came"),
-        ("/busy", RIGHT, TryAgain, "answers 503"),
-    ],
-)
-def test_http_failures_leave_nothing(server, tmp_path, path, sha256, error, told):
-    with pytest.raises(error, match=told) as caught:
-        fetch_url(server + path, sha256, tmp_path / "cache")
-    assert type(caught.value) is error and list((tmp_path / "cache").iterdir()) == []
-
-
-def test_http_without_a_server_is_for_another_try(server, tmp_path):
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as closed:
-        port = closed.server_port
-    with pytest.raises(TryAgain, match="cannot be fetched"):
-        fetch_url(f"http://127.0.0.1:{port}/x", RIGHT, tmp_path, timeout_s=2)
-    with pytest.raises(BadInput, match="is no address"):
-        fetch_url("good.txt", RIGHT, tmp_path)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
