@@ -1,4 +1,6 @@
-"""dedup: which clean documents stay, over all sources. The texts stay where they are; `keep-<source>.arrow` marks them."""
+"""dedup: which clean documents stay, over all sources. The texts stay where they are: `keep-<source>.arrow` marks
+those that stay, `paragraphs.arrow` the paragraphs that go, where that is asked for.
+"""
 
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from roberta_core.data.corpus import Corpus, open_corpus, read_rows
 from roberta_core.data.dedup import Verdict, deduplicate
 from roberta_core.data.documents import open_shard
 from roberta_core.data.funnel import EXAMPLE_CHARS, EXAMPLES, Funnel
+from roberta_core.data.paragraphs import repeated_paragraphs
 from roberta_core.errors import BadInput
 from tasks.params import Params
 from tasks.stage import main
@@ -38,15 +41,22 @@ def run(params: Params) -> dict:
     )
     funnel = funnel_of(corpus, verdict)
     kept = {source: verdict.keep[corpus.rows_of(source)] for source in sources}
+    repeats = {}
     with atomic_dir(DEDUP) as folder:
         for source, keep in kept.items():
             write_table(pa.table({"keep": pa.array(keep)}), folder / f"keep-{source}.arrow")
+        if given.paragraphs:
+            found = repeated_paragraphs(corpus, verdict.keep, given.paragraph_chars, params.runtime.workers, folder)
+            write_table(
+                pa.table({name: pa.array(np.ascontiguousarray(found[name])) for name in ("number", "place")}),
+                folder / "paragraphs.arrow",
+            )
+            repeats = {"repeated_paragraphs": len(found)}
         write_table(clusters_of(corpus, verdict), folder / "clusters.arrow")
         write_json(folder / "funnel.json", funnel.to_dict())
     per_source = {f"kept_{source}": int(keep.sum()) for source, keep in kept.items()}
-    return (
-        funnel.metrics() | {"candidate_pairs": verdict.candidates, "confirmed_pairs": verdict.confirmed} | per_source
-    )
+    pairs = {"candidate_pairs": verdict.candidates, "confirmed_pairs": verdict.confirmed}
+    return funnel.metrics() | pairs | repeats | per_source
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -147,6 +147,10 @@ class Clean(Section):
 class Dedup(Section):
     exact: bool = Field(True, description="Drop documents with the same text.")
     near: bool = Field(True, description="Drop near-duplicates.")
+    paragraphs: bool = Field(
+        False, description="Take out paragraphs (lines) that stand, word for word, in an earlier document or earlier in their own."
+    )
+    paragraph_chars: Positive = Field(100, description="paragraphs: shorter lines are left alone.")
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(
         0.8, description="Jaccard similarity of shingle sets from which two documents count as near-duplicates."
     )

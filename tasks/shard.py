@@ -18,6 +18,7 @@ from roberta_core.data.corpus import Corpus, content_hashes, open_corpus
 from roberta_core.data.decontamination import Decontaminator, find_sets, read_set
 from roberta_core.data.documents import ShardWriter, open_shard
 from roberta_core.data.funnel import Funnel
+from roberta_core.data.paragraphs import without_paragraphs
 from roberta_core.errors import BadInput
 from roberta_core.progress import Progress
 from tasks.params import Decontaminate, Params
@@ -27,6 +28,8 @@ CLEAN = Path("data/clean")
 DEDUP = Path("data/dedup")
 SHARDS = Path("data/shards")
 SPLITS = ("train", "validation")
+EVALUATION = ("evaluation_text_found", "evaluation_text_removed", "evaluation_text_only")
+"""Reasons of the funnel that speak of evaluation text."""
 
 
 def run(params: Params) -> dict:
@@ -35,13 +38,15 @@ def run(params: Params) -> dict:
     keep = read_keep(corpus, list(params.corpus.sources))
     held_out = choose_validation(content_hashes(corpus)[:, 0], keep, params.shard.validation_share)
     counts = {split: Funnel() for split in SPLITS}
-    evaluation, funnel = open_evaluation(params.decontaminate), Funnel()
+    evaluation, repeats, funnel = open_evaluation(params.decontaminate), read_repeats(), Funnel()
     progress = Progress("writing shards", corpus.size, "documents")
     with atomic_dir(SHARDS) as folder:
         writers = {split: ShardWriter(folder / split, params.shard.shard_mb) for split in SPLITS}
         with writers["train"], writers["validation"]:
             for start, batch in numbered_batches(corpus):
                 rows = slice(start, start + len(batch))
+                if repeats is not None:
+                    batch = without_repeats(batch, start, keep[rows], repeats, funnel)
                 if evaluation:
                     batch = without_evaluation(batch, keep[rows], evaluation, params.decontaminate.mode, funnel)
                 for split, chosen in (
@@ -61,8 +66,8 @@ def run(params: Params) -> dict:
         for split in SPLITS:
             if not counts[split].kept:
                 raise BadInput(
-                    f"Nothing is left for {split} once evaluation text is cut out.",
-                    "Give more text in corpus.sources, or set decontaminate.mode to report.",
+                    f"Nothing is left for {split} once repeated paragraphs and evaluation text are cut out.",
+                    "Give more text in corpus.sources, set decontaminate.mode to report, or dedup.paragraphs to false.",
                 )
         write_json(folder / "funnel.json", funnel.to_dict())
         if evaluation:
@@ -78,7 +83,9 @@ def run(params: Params) -> dict:
         {
             "evaluation_texts": sum(each.texts for each in evaluation.sets),
             "evaluation_texts_found": sum(int(each.found.sum()) for each in evaluation.sets),
-            "contaminated_documents": sum(funnel.changed.values()) + sum(funnel.dropped.values()),
+            "contaminated_documents": sum(
+                counts.get(reason, 0) for counts in (funnel.changed, funnel.dropped) for reason in EVALUATION
+            ),
         }
         if evaluation
         else {}
@@ -98,6 +105,40 @@ def open_evaluation(given: Decontaminate) -> Decontaminator | None:
     sets = [read_set(name, paths, given.words, given.min_words) for name, paths in files.items()]
     print(f"looking for {sum(each.texts for each in sets)} texts of {len(sets)} evaluation sets", flush=True)
     return Decontaminator(sets, given.words, given.min_words)
+
+
+def read_repeats() -> tuple[np.ndarray, np.ndarray] | None:
+    """dedup's repeated paragraphs: int64 numbers of documents, ascending, and int32 places of lines; None where it made none."""
+    path = DEDUP / "paragraphs.arrow"
+    if not path.exists():
+        return None
+    table = open_shard(path).read_all()
+    return table.column("number").to_numpy(), table.column("place").to_numpy()
+
+
+def without_repeats(
+    batch: pa.RecordBatch, start: int, keep: np.ndarray, repeats: tuple[np.ndarray, np.ndarray], funnel: Funnel
+) -> pa.RecordBatch:
+    """The batch (its first document has the number `start`) without the paragraphs that stand earlier in the corpus.
+
+    A document of which nothing is left is counted as dropped, and taken out of `keep` (bool [rows], changed in place).
+    """
+    numbers, places = repeats
+    low, high = np.searchsorted(numbers, [start, start + len(batch)])
+    if low == high:
+        return batch
+    texts = batch.column("text").to_pylist()
+    mine, firsts = np.unique(numbers[low:high], return_index=True)
+    for number, gone in zip(mine, np.split(places[low:high], firsts[1:])):
+        row = int(number) - start
+        excerpt = texts[row].split("\n")[gone[0]]
+        texts[row] = without_paragraphs(texts[row], gone)
+        if texts[row]:
+            funnel.change("repeated_paragraphs_removed", excerpt)
+        else:
+            funnel.drop("repeated_paragraphs_only", excerpt)
+            keep[row] = False
+    return pa.record_batch([pa.array(texts, pa.string()), *batch.columns[1:]], schema=batch.schema)
 
 
 def without_evaluation(

@@ -198,6 +198,29 @@ def test_http_and_hub_sources(here, monkeypatch):
     )
 
 
+def test_repeated_paragraphs_leave_later_documents(here):
+    licence = "Licence: " + article(1000)
+    write_jsonl("in/a.jsonl", [f"{article(n)}\n\n{licence}" for n in range(20)])
+    write_jsonl("in/b.jsonl", [licence + "\n\n" + article(0), article(30)])
+    sources = {"a": files("in/a.jsonl"), "b": files("in/b.jsonl")}
+    given = {"near": False, "threshold": 0.8}
+    off = run_all(params_of(sources, dedup=given))
+    assert "repeated_paragraphs" not in off["dedup"] and off["shard"]["kept"] == 22
+    digests = []
+    for workers in (1, 2):
+        told = run_all(params_of(sources, dedup={**given, "paragraphs": True}, runtime={"workers": workers}))
+        digests.append(digest_of(Path("data/shards")))
+    assert digests[0] == digests[1]
+    assert told["dedup"]["repeated_paragraphs"] == 21 and told["dedup"]["kept"] == 22
+    left = texts_in("data/shards/train") + texts_in("data/shards/validation")
+    assert sorted(left) == sorted([f"{article(0)}\n\n{licence}", *map(article, range(1, 20)), article(30)])
+    funnel = read_json(Path("data/shards/funnel.json"))
+    assert funnel["changed"] == {"repeated_paragraphs_removed": 19}
+    assert (funnel["seen"], funnel["kept"], funnel["dropped"]) == (22, 21, {"repeated_paragraphs_only": 1})
+    run_all(params_of(sources, dedup=given))
+    assert not Path("data/dedup/paragraphs.arrow").exists()
+
+
 def test_rules_switched_on_in_params(here):
     prose = "It was the best of times, and it was the worst of times. "
     write_jsonl("in/a.jsonl", [prose * 9 + article(n) for n in range(5)] + [article(9) + " mail a@b.de {", prose * 5 + "{ x"])
