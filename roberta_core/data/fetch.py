@@ -83,6 +83,11 @@ def _size_at(answer, start: int) -> tuple[int, int]:
     return 0, told
 
 
+def _digest(file) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _take(
     url: str, sha256: str, out, timeout_s: float, moved: Callable[[int, int], None], stopped: Callable[[], bool]
 ) -> None:
@@ -111,7 +116,9 @@ def _take(
     except urllib.error.HTTPError as error:
         told = f"answers {error.code} {error.reason}"
         if error.code == 416 and start:
-            out.truncate(0)  # what is here is as long as the file or longer, and was not right
+            if _digest(out) == sha256.lower():
+                return  # stopped after the last byte, before the file got its name
+            out.truncate(0)
             raise _Again(told) from None
         if error.code >= 500 or error.code in (408, 425, 429):
             wait = error.headers.get("Retry-After") or ""
@@ -125,8 +132,7 @@ def _take(
         ) from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Again(f"cannot be fetched: {getattr(error, 'reason', error)}") from None
-    out.seek(0)
-    found = hashlib.file_digest(out, "sha256").hexdigest()
+    found = _digest(out)
     if found != sha256.lower():
         out.truncate(0)
         if begin:

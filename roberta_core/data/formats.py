@@ -18,7 +18,7 @@ from typing import BinaryIO
 from roberta_core.data import lines
 from roberta_core.data.archives import DAMAGED, Bound, archive_kind, members, peek, seekable, stream, unpack
 from roberta_core.data.funnel import Funnel
-from roberta_core.data.lines import Texts, decode, lines_of, pick_meta, usable
+from roberta_core.data.lines import Texts, decode, end_of_word, lines_of, pick_meta, usable
 from roberta_core.data.markup import read_html, read_mediawiki
 from roberta_core.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 
@@ -101,12 +101,14 @@ def read_txt(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "")
     """One document a file (cut at blank lines past `MAX_DOCUMENT_BYTES`, then meta has the number of the piece)."""
     held: list[bytes] = []
     size = piece = 0
-    for line in lines_of(handle):
+    for line in lines_of(handle, 2 * lines.MAX_DOCUMENT_BYTES):
         held.append(line)
         size += len(line)
         if size >= lines.MAX_DOCUMENT_BYTES and (not line.strip() or size >= 2 * lines.MAX_DOCUMENT_BYTES):
-            text = decode(b"".join(held), funnel, where)
-            held, size, piece = [], 0, piece + 1
+            raw = b"".join(held)
+            cut = len(raw) if line.endswith(b"\n") else end_of_word(raw)
+            held, size, piece = [raw[cut:]] if cut < len(raw) else [], len(raw) - cut, piece + 1
+            text = decode(raw[:cut], funnel, where)
             if text is not None:
                 yield text, {"piece": piece}
     if not held and piece:
@@ -298,9 +300,9 @@ def read_file(
     What was read before a file breaks off is kept; the file is counted as `unreadable_file` all the same.
     """
     count = 0
-    size = handle.seek(0, os.SEEK_END)
-    handle.seek(0)
     try:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(0)
         for text, meta in _read_all(handle, where, format_name, text_field, encoding, funnel, Bound(lambda: size)):
             if not text or text.isspace():
                 funnel.drop("empty", where)

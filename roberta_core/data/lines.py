@@ -18,12 +18,23 @@ META_KEYS = ("id", "url", "title", "author", "date", "lang", "language")
 Texts = Iterator[tuple[str, dict]]
 
 
-def lines_of(handle: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends; a line longer than `MAX_LINE_BYTES` comes in pieces. A byte order mark is left out."""
-    line = handle.readline(MAX_LINE_BYTES).removeprefix(b"\xef\xbb\xbf")
+def lines_of(handle: BinaryIO, limit: int = 0) -> Iterator[bytes]:
+    """Lines with their ends; one longer than `limit` bytes (0: `MAX_LINE_BYTES`) comes in pieces. A byte order mark is left out."""
+    limit = limit or MAX_LINE_BYTES
+    line = handle.readline(limit).removeprefix(b"\xef\xbb\xbf")
     while line:
         yield line
-        line = handle.readline(MAX_LINE_BYTES)
+        line = handle.readline(limit)
+
+
+def end_of_word(raw: bytes) -> int:
+    """Where text that goes on may be cut: behind its last space, or else before its last character."""
+    at = raw.rfind(b" ") + 1
+    if not at:
+        at = len(raw) - 1
+        while at > 0 and raw[at] & 0xC0 == 0x80:  # a byte inside a character
+            at -= 1
+    return at
 
 
 def decode(raw: bytes, funnel: Funnel, where: str) -> str | None:

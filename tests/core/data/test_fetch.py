@@ -127,6 +127,12 @@ def test_half_and_half_again_comes_to_the_whole_where_ranges_are_known(server, t
         fetch_url(f"{server}/cut-whole", RIGHT, tmp_path)
 
 
+def test_a_file_that_only_lacks_its_name_is_not_fetched_again(server, tmp_path):
+    (tmp_path / f".{RIGHT[:16]}-good.tmp").write_bytes(BODY)
+    assert fetch_url(f"{server}/good", RIGHT, tmp_path).read_bytes() == BODY
+    assert Handler.ranges == [f"bytes={len(BODY)}-"] and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("stale", [b"wrong beginning", BODY + b"too long", b"x" * len(BODY)])
 def test_a_wrong_beginning_is_thrown_away(server, tmp_path, stale):
     (tmp_path / f".{RIGHT[:16]}-good.tmp").write_bytes(stale)

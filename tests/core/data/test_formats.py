@@ -132,6 +132,14 @@ def test_a_huge_text_is_cut_at_a_blank_line(monkeypatch):
     assert [meta["piece"] for _, meta in texts] == list(range(1, len(texts) + 1))
 
 
+@pytest.mark.parametrize("line", ["Grüße an alle 世界 " * 500, "世界" * 1500, "ü" * 4000 + " x" * 20])
+def test_an_endless_line_of_text_is_cut_between_words_or_characters(line, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_DOCUMENT_BYTES", 1000)
+    texts, funnel = read(line.encode(), "a.txt")
+    assert "".join(text for text, _ in texts) == line and funnel.dropped == {}
+    assert len(texts) > 2 and all(len(text.encode()) <= 3000 for text, _ in texts)
+
+
 def test_wikiextractor_counts_what_stands_outside_and_what_is_not_closed():
     raw = b'stray\nstray\n<doc id="1" title="A">\nA\n\nnever closed\n<doc id="2" title="B">\nB\n\nbody\n</doc>\n'
     raw += b'<doc id="3" title="C">\nC'
