@@ -19,7 +19,7 @@ Texts = Iterator[tuple[str, dict]]
 
 
 def lines_of(handle: BinaryIO, limit: int = 0) -> Iterator[bytes]:
-    """Lines with their ends; one longer than `limit` bytes (0: `MAX_LINE_BYTES`) comes in pieces. A byte order mark is left out."""
+    """Lines with their ends; one longer than `limit` bytes (0: `MAX_LINE_BYTES`) comes in pieces. Without a byte order mark."""
     limit = limit or MAX_LINE_BYTES
     line = handle.readline(limit).removeprefix(b"\xef\xbb\xbf")
     while line:
