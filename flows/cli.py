@@ -146,7 +146,12 @@ def status() -> None:
     for row in rows:
         score = "" if row["score"] is None else f"  {row['measure']} {row['score']:.4f} ({row['data']} data)"
         print(f"champion: {row['name']} version {row['version']}{score}")
-    if not rows:
+    from tasks.versions import troubles
+
+    found = troubles(params, root)
+    for trouble in found:
+        print(f"TROUBLE: {trouble}")
+    if not rows and not found:
         print("No model is registered yet.")
 
 
@@ -193,16 +198,62 @@ def fill(
             print(f"{probability:7.2%}  {word}")
 
 
+NameArgument = Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
+
+
+@app.command()
+def models(
+    name: Annotated[str, typer.Argument(help="Registered name; all of the project's without one.")] = "",
+) -> None:
+    """List registered versions: alias, score, data, commit, age."""
+    from flows.settings import find_root
+    from flows.terminal import show_table
+    from tasks.params import load_params
+    from tasks.versions import list_versions
+
+    root = find_root()
+    rows = list_versions(load_params(root / "params.yaml"), root, name)
+    show_table(rows)
+    if not rows:
+        print("No model is registered yet.")
+
+
+@app.command()
+def compare(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(help="A version's number or alias, as the champion.")],
+    new: Annotated[str, typer.Argument(help="Another one, as the candidate.")],
+) -> None:
+    """Compare two versions on the same dev rows, as the gate does; changes nothing."""
+    from flows.settings import find_root
+    from tasks.params import load_params
+    from tasks.versions import compare_versions
+
+    root = find_root()
+    print(compare_versions(load_params(root / "params.yaml"), root, name, old, new))
+
+
 @app.command()
 def promote(
-    name: Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")],
-    version: Annotated[str, typer.Argument(help="A version's number, or an alias: previous rolls back.")],
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(help="A version's number, or an alias.")],
+    why: WhyOption = "",
 ) -> None:
     """Make a version champion by hand; the one before becomes previous."""
     from flows.settings import find_root
-    from tasks.registry import promote_by_hand
+    from tasks.promotion import promote_by_hand
 
-    print(promote_by_hand(find_root(), name, version))
+    print(promote_by_hand(find_root(), name, version, why))
+
+
+@app.command()
+def rollback(name: NameArgument, why: WhyOption = "") -> None:
+    """Make the champion before this one champion again; the gate does not take this one back."""
+    from flows.settings import find_root
+    from tasks.promotion import rollback as go_back
+
+    print(go_back(find_root(), name, why))
 
 
 @app.command()

@@ -128,7 +128,7 @@ def _register(run: Run) -> tuple[str, str]:
 
 
 def _promote(run: Run) -> tuple[str, str]:
-    from tasks.registry import promote_all
+    from tasks.promotion import promote_all
 
     said = promote_all(run.params, run.root)
     for line in said:
@@ -200,6 +200,8 @@ def _artifacts(run: Run) -> None:
         for name, (how, seconds, note) in run.ended.items()
     ]
     create_table_artifact(key="stages", table=rows, description="How each stage ended")
+    if run.ended.get("promote", ("",))[0] in ("done", "up to date"):
+        _gate_artifact(run)
     summary = run.root / "reports" / "summary.md"
     counts = ", ".join(
         f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows)
@@ -209,6 +211,19 @@ def _artifacts(run: Run) -> None:
     if summary.is_file() and not run.errors:
         text += f"\n{summary.read_text(encoding='utf8')}"
     create_markdown_artifact(key="summary", markdown=text, description="What the run did")
+
+
+def _gate_artifact(run: Run) -> None:
+    """The registry as the gate left it, with each newest version's table, as `roberta compare` and the report show it."""
+    from tasks.gate import as_markdown
+    from tasks.registry import overview
+
+    parts = []
+    for row in overview(run.params, run.root):
+        told = f"## {row['name']} {row['version']} ({row['alias']})\n\n{row['promoted'] or 'not decided yet'}"
+        parts.append("\n\n".join(filter(None, [told, as_markdown(row["gate"])])))
+    if parts:
+        create_markdown_artifact(key="gate", markdown="\n\n".join(parts), description="What the gate said, and why")
 
 
 @flow(name="pipeline", persist_result=False, validate_parameters=False)

@@ -23,6 +23,10 @@ import numpy as np
 CHUNK_CELLS = 4_000_000
 """Numbers a chunk of resamples of a regression may have: 32 MB of float64."""
 
+CORRELATION_WIDER = 7
+"""Resampled correlations spread too little where rows are few: of equal pairs with 150 and 250 rows, 5.8 and 5.5 % had
+p < 0.05 (3,000 simulations each); the spread is widened by 7 / rows, which brings both to 5 %."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -115,7 +119,9 @@ def _draw(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, floa
             picked = rng.integers(rows, size=(count, rows)) + np.arange(count)[:, None] * rows
             weights = np.bincount(picked.ravel(), minlength=count * rows).reshape(count, rows).astype(float)
             gains.append(_correlated(weights, truth, new) - _correlated(weights, truth, old))
-        return float(_correlated(one, truth, old)[0]), float(_correlated(one, truth, new)[0]), np.concatenate(gains)
+        was, now = (float(_correlated(one, truth, each)[0]) for each in (old, new))
+        middle = now - was
+        return was, now, middle + (np.concatenate(gains) - middle) * (1 + CORRELATION_WIDER / rows)
     assert pair.metric in ("accuracy", "mcc"), pair.metric
     names, ids = np.unique(np.concatenate([pair.labels, pair.old, pair.new]), return_inverse=True)
     kinds, counts = np.unique(ids.reshape(3, rows), axis=1, return_counts=True)

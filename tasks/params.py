@@ -200,6 +200,24 @@ class Glue(Section):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
 
 
+class Gate(Section):
+    """The margins of a promotion, beside `registry.min_gain`: candidate against champion on the same dev rows."""
+
+    max_p: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="In the mean over the tasks, the gain must be this unlikely to be luck (paired bootstrap)."
+    )
+    max_task_loss: Annotated[float, Field(ge=0)] = Field(
+        0.03, description="No task of the mean may lose more than this of its metric."
+    )
+    max_size_ratio: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Bytes of the weights, at most this many times the champion's; 0: any."
+    )
+    max_latency_ratio: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Time of a prediction on this machine, at most this many times the champion's; 0: any."
+    )
+    resamples: Annotated[int, Field(ge=1000)] = Field(10_000, description="Draws of the bootstrap.")
+
+
 class Registry(Section):
     encoder: Annotated[str, Field(pattern=NAME)] = Field(
         "roberta-encoder", description="Registered name of the encoder."
@@ -212,6 +230,7 @@ class Registry(Section):
         0.0,
         description="A later version must beat the champion by more than this: encoder, mean of the task scores; classifier, its score.",
     )
+    gate: Gate = Field(Gate(), description="Margins of a promotion; see below.")
 
 
 class Runtime(Section):
