@@ -220,6 +220,17 @@ def models(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A registered name (its champion), or models:/roberta-cola/2.")],
+) -> None:
+    """Score a registered classifier again on its task's dev rows in this folder; changes nothing."""
+    from flows.settings import find_root
+    from tasks.evaluate import evaluate_version
+
+    print(evaluate_version(find_root(), model).told)
+
+
+@app.command()
 def compare(
     name: NameArgument,
     old: Annotated[str, typer.Argument(help="A version's number or alias, as the champion.")],
@@ -254,6 +265,38 @@ def rollback(name: NameArgument, why: WhyOption = "") -> None:
     from tasks.promotion import rollback as go_back
 
     print(go_back(find_root(), name, why))
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str, typer.Argument(help="models:/roberta-cola@champion, a registered name; or a source's name, a path, an md5.")
+    ],
+    page: Annotated[bool, typer.Option("--html", help="Write it as a page, reports/lineage.html.")] = False,
+) -> None:
+    """Of a model, everything it was made from; of a source, the models that came of it."""
+    from flows.settings import find_root
+    from roberta_core.errors import BadInput
+    from tasks.lineage import as_lines, forward, is_version, trace, write_page
+    from tasks.params import load_params
+
+    root = find_root()
+    if is_version(root, what):
+        trees = [trace(root, what)]
+        print("\n".join(as_lines(trees[0])))
+    else:
+        found = forward(load_params(root / "params.yaml"), root, what)
+        if not found:
+            raise BadInput(
+                f"No registered model came of {what}.", "Give a source's name, a path or the md5 of a file, as in dvc.lock."
+            )
+        trees = [tree for tree, _ in found]
+        for tree, hit in found:
+            hashed = next((value for key, value in hit.facts.items() if key != "params"), "")
+            aliases = f" ({tree.facts['aliases']})" if "aliases" in tree.facts else ""
+            print(f"{tree.name}{aliases}: by {hit.name} {hashed}".rstrip())
+    if page:
+        print(write_page(root, trees))
 
 
 @app.command()

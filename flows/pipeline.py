@@ -227,12 +227,14 @@ def _gate_artifact(run: Run) -> None:
 
 
 @flow(name="pipeline", persist_result=False, validate_parameters=False)
-def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
+def pipeline(root: str = ".", publish: bool = True, until: list[str] | None = None) -> dict[str, str]:
     """Brings every stage up to date; then, with `publish`, registers, promotes and writes the report.
 
+    `until` names the stages to reach: these and what they need, and nothing else, are brought up to date.
     Returns how each stage and step ended.
 
     Raises:
+        BadInput: `until` names a stage that there is not.
         RunFailed: a stage failed. TryAgain: another run is going, or a stage still asked for another attempt.
     """
     global _run
@@ -240,7 +242,8 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
     settings.prepare(folder)
     params = load_params(folder / "params.yaml")
     with run_lock(folder) as lock_fd:
-        plan = graph.read_stages(folder)
+        whole = graph.read_stages(folder)
+        plan = graph.needed_for(whole, until) if until else whole
         graph.check_inputs(folder)
         stale = graph.read_stale(folder)
         graph.remember_lock_order(folder)
@@ -257,7 +260,7 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
                 _artifacts(run)
             finally:
                 run.groups.stop()
-                if not graph.restore_lock_order(folder, plan):
+                if not graph.restore_lock_order(folder, whole):
                     board.say("dvc.lock gets its order at the next run: another dvc command is at work.", "yellow")
                 _run = None
     if run.errors:

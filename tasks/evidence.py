@@ -89,20 +89,18 @@ def source_files(root: Path) -> dict[str, dict[str, str]]:
 
 def _folder_md5(files: dict[str, str]) -> str:
     """DVC's hash of a folder: the md5 of its sorted list of files, as JSON, and `.dir`."""
-    listed = [
-        {"md5": md5, "relpath": name} for name, md5 in sorted(files.items(), key=lambda each: each[0].split("/"))
-    ]
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def fetch(root: Path, name: str, version: str, inside: str = FOLDER) -> Path | None:
-    """A folder of a version's artifacts on this disk; None where the version has no such folder, or it is gone."""
+    """A folder or file of a version's artifacts on this disk; None where the version has none such, or it is gone."""
     with mlflow_on(root) as mlflow:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{inside}"))
+            found = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{inside}"))
         except Exception:  # MLflow raises OSError, its own errors, or a database's, by store
             return None
-    return folder if folder.is_dir() else None
+    return found if found.exists() else None
 
 
 def read_pairs(old: Path, new: Path) -> tuple[list[Pair], str]:

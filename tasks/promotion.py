@@ -28,6 +28,7 @@ from tasks.evidence import fetch
 from tasks.gate import Side, Verdict, decide
 from tasks.params import Params
 from tasks.registry import StoreAway, aliases_of, find_version, model_folder, newest_versions, open_store
+from tasks.tracking import first_line
 
 LOG = Path("promotions.jsonl")
 CLAIM = "promotion-claim."
@@ -86,7 +87,7 @@ def claimed(client, name: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, UserError) or not _of_store(error):
             raise
-        told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        told = first_line(error)
         raise StoreAway(
             f"The registry went away while {name} was decided on ({told}); its champion is the one it was.",
             "Run again; `roberta status` says who is champion.",
@@ -181,7 +182,7 @@ def _crown(client, root: Path, name: str, version: str, before: str | None, kind
     except Exception as error:
         if not _of_store(error):
             raise
-        told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        told = first_line(error)
         raise StoreAway(
             f"The registry went away while {name} {version} was promoted ({told}): "
             f"{f'version {before} is champion' if before else 'there is no champion'} still.",

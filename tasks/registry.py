@@ -23,7 +23,7 @@ from roberta_core.errors import TryAgain, UserError
 from tasks.candidates import Candidate, candidates, model_names
 from tasks.evidence import FOLDER, PACKAGES, copy_origin, copy_scores, fetch, read_lock
 from tasks.params import Params
-from tasks.tracking import experiment_id, lineage_tags, mlflow_on, open_client, shown_uri, upload_spool
+from tasks.tracking import experiment_id, first_line, lineage_tags, mlflow_on, open_client, shown_uri, upload_spool
 
 SERVED = Path(__file__).with_name("served.py")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
@@ -71,7 +71,7 @@ def open_store(root: Path):
         client = open_client(root)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, its database's, or the network's
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        told = first_line(error)
         if not uri.startswith(("sqlite:", "http")):
             raise StoreUnusable(
                 f"MLflow cannot use {uri} ({told}).", "Mend MLFLOW_TRACKING_URI, or unset it: then mlflow.db is used."

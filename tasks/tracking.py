@@ -41,9 +41,19 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve()}/mlflow.db"
 
 
+def shown(text: str) -> str:
+    """A text for people, logs and pages: its addresses without the user name and password that they may carry."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
 def shown_uri(root: Path) -> str:
-    """The same for people, logs and pages: without a user name and password, which an address may carry."""
-    return re.sub(r"(?<=://)[^/@]*@", "", tracking_uri(root))
+    """`tracking_uri` as it may be shown."""
+    return shown(tracking_uri(root))
+
+
+def first_line(error: BaseException) -> str:
+    """What MLflow or its database says, in one line that may be shown."""
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
 def open_client(root: Path):
@@ -280,7 +290,7 @@ class TrackedRun:
                     return
             except Exception as error:  # whatever MLflow or its database raises, training goes on
                 self._warn(
-                    f"gives an error ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+                    f"gives an error ({type(error).__name__}: {first_line(error)})"
                 )
                 client = None
                 pause_s = min(60.0, pause_s * 2)
