@@ -7,6 +7,7 @@ rebuilt when it changes. A wrong or unknown key names the key, what it got, what
 import difflib
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,9 @@ from roberta_core.errors import BadParams
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
 SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+
+SECRET_WORDS = ("token", "password", "secret", "signature", "api_key", "apikey", "access_key", "credential")
+"""Parts of the names of query keys that open an address to whoever has it."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -27,6 +31,13 @@ def _once(values: list) -> list:
     if twice is not None:
         raise ValueError(f"it has {twice} twice")
     return values
+
+
+def _secret_in(url: str) -> bool:
+    """Whether an address carries a password, or a query that signs or opens it."""
+    parts = urlsplit(url)
+    keys = {key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    return "@" in parts.netloc or any(word in key for key in keys for word in SECRET_WORDS)
 
 
 class Section(BaseModel):
@@ -71,6 +82,11 @@ class Source(Section):
         needed = {"hub": ("name",), "http": ("url", "sha256")}.get(self.kind, ())
         if self.kind == "files" and ("*" in self.path or "?" in self.path):
             raise ValueError("path takes a file or folder, which DVC watches; put the glob under pattern")
+        if _secret_in(self.url):
+            raise ValueError(
+                "url holds a password or a key, and params.yaml goes into every registered version and the report; "
+                "name an address without one"
+            )
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"a source of kind {self.kind} needs the key {key}")
