@@ -146,7 +146,12 @@ def status() -> None:
     for row in rows:
         score = "" if row["score"] is None else f"  {row['measure']} {row['score']:.4f} ({row['data']} data)"
         print(f"champion: {row['name']} version {row['version']}{score}")
-    if not rows:
+    from tasks.versions import troubles
+
+    found = troubles(params, root)
+    for trouble in found:
+        print(f"TROUBLE: {trouble}")
+    if not rows and not found:
         print("No model is registered yet.")
 
 
@@ -193,16 +198,105 @@ def fill(
             print(f"{probability:7.2%}  {word}")
 
 
+NameArgument = Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
+
+
+@app.command()
+def models(
+    name: Annotated[str, typer.Argument(help="Registered name; all of the project's without one.")] = "",
+) -> None:
+    """List registered versions: alias, score, data, commit, age."""
+    from flows.settings import find_root
+    from flows.terminal import show_table
+    from tasks.params import load_params
+    from tasks.versions import list_versions
+
+    root = find_root()
+    rows = list_versions(load_params(root / "params.yaml"), root, name)
+    show_table(rows)
+    if not rows:
+        print("No model is registered yet.")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A registered name (its champion), or models:/roberta-cola/2.")],
+) -> None:
+    """Score a registered classifier again on its task's dev rows in this folder; changes nothing."""
+    from flows.settings import find_root
+    from tasks.evaluate import evaluate_version
+
+    print(evaluate_version(find_root(), model).told)
+
+
+@app.command()
+def compare(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(help="A version's number or alias, as the champion.")],
+    new: Annotated[str, typer.Argument(help="Another one, as the candidate.")],
+) -> None:
+    """Compare two versions on the same dev rows, as the gate does; changes nothing."""
+    from flows.settings import find_root
+    from tasks.params import load_params
+    from tasks.versions import compare_versions
+
+    root = find_root()
+    print(compare_versions(load_params(root / "params.yaml"), root, name, old, new))
+
+
 @app.command()
 def promote(
-    name: Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")],
-    version: Annotated[str, typer.Argument(help="A version's number, or an alias: previous rolls back.")],
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(help="A version's number, or an alias.")],
+    why: WhyOption = "",
 ) -> None:
     """Make a version champion by hand; the one before becomes previous."""
     from flows.settings import find_root
-    from tasks.registry import promote_by_hand
+    from tasks.promotion import promote_by_hand
 
-    print(promote_by_hand(find_root(), name, version))
+    print(promote_by_hand(find_root(), name, version, why))
+
+
+@app.command()
+def rollback(name: NameArgument, why: WhyOption = "") -> None:
+    """Make the champion before this one champion again; the gate does not take this one back."""
+    from flows.settings import find_root
+    from tasks.promotion import rollback as go_back
+
+    print(go_back(find_root(), name, why))
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str, typer.Argument(help="models:/roberta-cola@champion, a registered name; or a source's name, a path, an md5.")
+    ],
+    page: Annotated[bool, typer.Option("--html", help="Write it as a page, reports/lineage.html.")] = False,
+) -> None:
+    """Of a model, everything it was made from; of a source, the models that came of it."""
+    from flows.settings import find_root
+    from roberta_core.errors import BadInput
+    from tasks.lineage import as_lines, forward, is_version, trace, write_page
+    from tasks.params import load_params
+
+    root = find_root()
+    if is_version(root, what):
+        trees = [trace(root, what)]
+        print("\n".join(as_lines(trees[0])))
+    else:
+        found = forward(load_params(root / "params.yaml"), root, what)
+        if not found:
+            raise BadInput(
+                f"No registered model came of {what}.", "Give a source's name, a path or the md5 of a file, as in dvc.lock."
+            )
+        trees = [tree for tree, _ in found]
+        for tree, hit in found:
+            hashed = next((value for key, value in hit.facts.items() if key != "params"), "")
+            aliases = f" ({tree.facts['aliases']})" if "aliases" in tree.facts else ""
+            print(f"{tree.name}{aliases}: by {hit.name} {hashed}".rstrip())
+    if page:
+        print(write_page(root, trees))
 
 
 @app.command()

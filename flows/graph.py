@@ -49,6 +49,24 @@ def read_stages(root: Path) -> list[Stage]:
         return [Stage(_name(each, root), tuple(_name(up, root) for up in graph.successors(each))) for each in plan]
 
 
+def needed_for(plan: list[Stage], until: list[str]) -> list[Stage]:
+    """The stages of a plan that are named (`pack`, `glue@CoLA`, or `clean` for all its sources), and all they need.
+
+    Raises:
+        BadInput: there is no such stage.
+    """
+    wanted: set[str] = set()
+    for name in until:
+        named = [stage.name for stage in plan if name in (stage.name, stage.name.partition("@")[0])]
+        if not named:
+            raise BadInput(f"There is no stage {name}.", f"There are: {', '.join(stage.name for stage in plan)}.")
+        wanted.update(named)
+    for stage in reversed(plan):  # what needs others stands after them
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in plan if stage.name in wanted]
+
+
 @contextmanager
 def _opened(root: Path) -> Iterator:
     """DVC's view of the project; what DVC raises is one line.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.guard import end_group
 from roberta_core.errors import UserError
-from tasks.tracking import tracking_uri
+from tasks.tracking import shown_uri, tracking_uri
 
 START_S = 120.0
 
@@ -67,7 +67,7 @@ def serve(root: Path) -> None:
     try:
         tracking = tracking_uri(root)
         if tracking.startswith("http"):
-            print(f"MLflow: {tracking}")
+            print(f"MLflow: {shown_uri(root)}")
         else:
             port = str(free_port())
             command = ("mlflow", "server", "--backend-store-uri", tracking, "--host", "127.0.0.1", "--port", port)

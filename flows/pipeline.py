@@ -128,7 +128,7 @@ def _register(run: Run) -> tuple[str, str]:
 
 
 def _promote(run: Run) -> tuple[str, str]:
-    from tasks.registry import promote_all
+    from tasks.promotion import promote_all
 
     said = promote_all(run.params, run.root)
     for line in said:
@@ -200,6 +200,8 @@ def _artifacts(run: Run) -> None:
         for name, (how, seconds, note) in run.ended.items()
     ]
     create_table_artifact(key="stages", table=rows, description="How each stage ended")
+    if run.ended.get("promote", ("",))[0] in ("done", "up to date"):
+        _gate_artifact(run)
     summary = run.root / "reports" / "summary.md"
     counts = ", ".join(
         f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows)
@@ -211,13 +213,28 @@ def _artifacts(run: Run) -> None:
     create_markdown_artifact(key="summary", markdown=text, description="What the run did")
 
 
+def _gate_artifact(run: Run) -> None:
+    """The registry as the gate left it, with each newest version's table, as `roberta compare` and the report show it."""
+    from tasks.gate import as_markdown
+    from tasks.registry import overview
+
+    parts = []
+    for row in overview(run.params, run.root):
+        told = f"## {row['name']} {row['version']} ({row['alias']})\n\n{row['promoted'] or 'not decided yet'}"
+        parts.append("\n\n".join(filter(None, [told, as_markdown(row["gate"])])))
+    if parts:
+        create_markdown_artifact(key="gate", markdown="\n\n".join(parts), description="What the gate said, and why")
+
+
 @flow(name="pipeline", persist_result=False, validate_parameters=False)
-def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
+def pipeline(root: str = ".", publish: bool = True, until: list[str] | None = None) -> dict[str, str]:
     """Brings every stage up to date; then, with `publish`, registers, promotes and writes the report.
 
+    `until` names the stages to reach: these and what they need, and nothing else, are brought up to date.
     Returns how each stage and step ended.
 
     Raises:
+        BadInput: `until` names a stage that there is not.
         RunFailed: a stage failed. TryAgain: another run is going, or a stage still asked for another attempt.
     """
     global _run
@@ -225,7 +242,8 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
     settings.prepare(folder)
     params = load_params(folder / "params.yaml")
     with run_lock(folder) as lock_fd:
-        plan = graph.read_stages(folder)
+        whole = graph.read_stages(folder)
+        plan = graph.needed_for(whole, until) if until else whole
         graph.check_inputs(folder)
         stale = graph.read_stale(folder)
         graph.remember_lock_order(folder)
@@ -242,7 +260,7 @@ def pipeline(root: str = ".", publish: bool = True) -> dict[str, str]:
                 _artifacts(run)
             finally:
                 run.groups.stop()
-                if not graph.restore_lock_order(folder, plan):
+                if not graph.restore_lock_order(folder, whole):
                     board.say("dvc.lock gets its order at the next run: another dvc command is at work.", "yellow")
                 _run = None
     if run.errors:

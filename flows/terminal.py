@@ -108,6 +108,14 @@ def show_status(stages: list, stale: dict[str, list[str]]) -> None:
             print(f"  {stage.name}: {', '.join(reasons[:3])}{more}")
 
 
+def show_table(rows: list[dict[str, str]]) -> None:
+    """Rows of text under their keys; a column that is empty everywhere is left out."""
+    columns = [key for key in (rows[0] if rows else ()) if any(row[key] for row in rows)]
+    widths = [max(len(key), *(len(row[key]) for row in rows)) for key in columns]
+    for cells in [columns, *([row[key] for key in columns] for row in rows)] if rows else ():
+        print("  ".join(text.ljust(width) for text, width in zip(cells, widths)).rstrip())
+
+
 def show_results(root: Path, params: Params, ended: dict[str, str]) -> None:
     """The table at the end of a run: documents, tokens, loss, accuracy, scores, champions; then the report's path."""
     from rich.console import Console

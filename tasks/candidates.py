@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import digest_of, read_json
+from tasks.evidence import NOT_AVERAGED
 from tasks.params import Params
 from tasks.tracking import recorded_md5
-
-NOT_AVERAGED = "WNLI"
-"""WNLI's dev set is adversarial to its train set; GLUE papers report it and leave it out of the mean."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model folder on its way to the registry, with its evidence as tags."""
+    """A model folder on its way to the registry, with its evidence as tags, and the tasks that it was scored on."""
 
     name: str
     folder: Path
     evidence: dict[str, str]
+    tasks: list[str]
 
 
 def model_names(params: Params) -> dict[str, str]:
@@ -85,7 +84,7 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
             evidence = {}
         if (root / "data" / "packed").is_dir():
             evidence["data_md5"] = recorded_md5(root, Path("data/packed"))
-        found.append(Candidate(names[""], encoder, evidence))
+        found.append(Candidate(names[""], encoder, evidence, list(averaged)))
     for task, each in results.items():
         folder = root / "models" / "glue" / task
         if not (folder / "model.safetensors").is_file():
@@ -96,5 +95,5 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
             evidence["data_md5"] = recorded_md5(root, Path("data/glue") / task)
         if (encoder / "model.safetensors").is_file():
             evidence["encoder_sha256"] = digest_of(encoder / "model.safetensors")
-        found.append(Candidate(names[task], folder, evidence | {"task": task}))
+        found.append(Candidate(names[task], folder, evidence | {"task": task}, [task]))
     return found

@@ -8,6 +8,7 @@ import codecs
 import difflib
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +18,9 @@ from roberta_core.errors import BadParams
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
 SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+
+SECRET_WORDS = ("token", "password", "secret", "signature", "api_key", "apikey", "access_key", "credential")
+"""Parts of the names of query keys that open an address to whoever has it."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -38,6 +42,13 @@ def _encoding(name: str) -> str:
         except LookupError:
             raise ValueError("no encoding of that name is known; for example: utf-8, latin-1, gb18030") from None
     return name
+
+
+def _secret_in(url: str) -> bool:
+    """Whether an address carries a password, or a query that signs or opens it."""
+    parts = urlsplit(url)
+    keys = {key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    return "@" in parts.netloc or any(word in key for key in keys for word in SECRET_WORDS)
 
 
 class Section(BaseModel):
@@ -89,6 +100,11 @@ class Source(Section):
         needed = {"hub": ("name",), "http": ("sha256",) if self.url else ()}.get(self.kind, ())
         if self.kind == "files" and ("*" in self.path or "?" in self.path):
             raise ValueError("path takes a file or folder, which DVC watches; put the glob under pattern")
+        if _secret_in(self.url):
+            raise ValueError(
+                "url holds a password or a key, and params.yaml goes into every registered version and the report; "
+                "name an address without one"
+            )
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"a source of kind {self.kind} needs the key {key}")
@@ -276,6 +292,24 @@ class Glue(Section):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
 
 
+class Gate(Section):
+    """The margins of a promotion, beside `registry.min_gain`: candidate against champion on the same dev rows."""
+
+    max_p: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="In the mean over the tasks, the gain must be this unlikely to be luck (paired bootstrap)."
+    )
+    max_task_loss: Annotated[float, Field(ge=0)] = Field(
+        0.03, description="No task of the mean may lose more than this of its metric."
+    )
+    max_size_ratio: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Bytes of the weights, at most this many times the champion's; 0: any."
+    )
+    max_latency_ratio: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Time of a prediction on this machine, at most this many times the champion's; 0: any."
+    )
+    resamples: Annotated[int, Field(ge=1000)] = Field(10_000, description="Draws of the bootstrap.")
+
+
 class Registry(Section):
     encoder: Annotated[str, Field(pattern=NAME)] = Field(
         "roberta-encoder", description="Registered name of the encoder."
@@ -288,6 +322,7 @@ class Registry(Section):
         0.0,
         description="A later version must beat the champion by more than this: encoder, mean of the task scores; classifier, its score.",
     )
+    gate: Gate = Field(Gate(), description="Margins of a promotion; see below.")
 
 
 class Runtime(Section):

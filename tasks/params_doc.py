@@ -48,6 +48,8 @@ def kind_of(annotation: Any, metadata: list | None = None) -> str:
     """A type annotation as a reader of YAML would say it: `Positive | None` -> `integer (more than 0) or null`."""
     bounds = _bounds(metadata or [])
     origin, inner = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "keys of its own"
     if origin is Annotated:
         return kind_of(inner[0], [*inner[1:], *(metadata or [])])
     if origin is Literal:
@@ -66,6 +68,8 @@ def kind_of(annotation: Any, metadata: list | None = None) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "`null`"
+    if isinstance(value, Section):
+        return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f'`"{value}"`' if value == "" else f"`{value}`"
@@ -100,6 +104,10 @@ def page() -> str:
             if section.__doc__ and section.__doc__ != Section.__doc__:
                 lines += [" ".join(section.__doc__.split()), ""]
             lines += table(section)
+            for key, inner in section.model_fields.items():
+                if isinstance(inner.annotation, type) and issubclass(inner.annotation, Section):
+                    lines += ["", f"### {name}.{key}", "", " ".join(inner.annotation.__doc__.split()), ""]
+                    lines += table(inner.annotation)
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

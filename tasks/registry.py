@@ -1,17 +1,17 @@
-"""The model registry: what is registered, and which version is champion.
+"""The model registry: what goes into it, and how it is read. Who is champion is decided in `tasks/promotion.py`.
 
 Two kinds of model: the encoder, and one classifier a task. Nothing is registered before it was logged, loaded back as a
 user would load it, and predicted the same as the folder it came from (MLflow itself registers models that cannot load,
-with a warning). A folder whose weights are the newest version's already is not registered again; its scores are
-brought up to date.
+with a warning). A folder whose weights are the newest version's already is not registered again; its scores and
+predictions are brought up to date.
 
-Promotion: the first version becomes champion. A later one must beat the champion by more than `registry.min_gain`, on
-the same yardstick: same data for the score, same metric, and for the encoder the same fine-tuning. Scores on different
-yardsticks are never compared. Every decision is a sentence with its numbers, kept as the version's tag `promoted`.
+Reading never goes through MLflow's loaders: they run what a version brings along (its code, its pickles), and whoever
+may write to a registry could run code on every machine that reads it. Here only the Hugging Face folder inside is
+fetched, config.json and model.safetensors are read by this project's own code, and a pickle is refused.
 """
 
-import json
 import os
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -21,11 +21,13 @@ import numpy as np
 from roberta_core.atomic import digest_of
 from roberta_core.errors import TryAgain, UserError
 from tasks.candidates import Candidate, candidates, model_names
+from tasks.evidence import FOLDER, PACKAGES, copy_origin, copy_scores, fetch, read_lock
 from tasks.params import Params
-from tasks.tracking import experiment_id, lineage_tags, mlflow_on, open_client, tracking_uri, upload_spool
+from tasks.tracking import experiment_id, first_line, lineage_tags, mlflow_on, open_client, shown_uri, upload_spool
 
 SERVED = Path(__file__).with_name("served.py")
-PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
+"""Files that can run code when they are loaded."""
 SAMPLES = [
     "The function returns a list of strings.",
     "This is one text,\tand this is the other one.",
@@ -50,18 +52,26 @@ class NotRegistered(UserError):
     """A name or version that the registry does not have."""
 
 
-def _open_store(root: Path):
+class FilesGone(UserError):
+    """A version whose model folder is not in the store, or not whole."""
+
+
+class HoldsPickle(UserError):
+    """A version with a file in it that can run code when it is loaded."""
+
+
+def open_store(root: Path):
     """A client on a store that answers.
 
     Raises:
         StoreAway: a server is down, or a database is locked. StoreUnusable: no later attempt will help.
     """
-    uri = tracking_uri(root)
+    uri = shown_uri(root)
     try:
         client = open_client(root)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, its database's, or the network's
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        told = first_line(error)
         if not uri.startswith(("sqlite:", "http")):
             raise StoreUnusable(
                 f"MLflow cannot use {uri} ({told}).", "Mend MLFLOW_TRACKING_URI, or unset it: then mlflow.db is used."
@@ -72,13 +82,13 @@ def _open_store(root: Path):
                 "Mend its permissions, or move it away: a new one is made, and the models here are registered again.",
             ) from None
         raise StoreAway(
-            f"MLflow's store {tracking_uri(root)} does not answer ({told}).",
+            f"MLflow's store {shown_uri(root)} does not answer ({told}).",
             "Start it, or mend MLFLOW_TRACKING_URI, and run again: finished stages are kept.",
         ) from None
     return client
 
 
-def _newest(client, names: list[str]) -> dict[str, object]:
+def newest_versions(client, names: list[str]) -> dict[str, object]:
     """The newest version of each name that has one."""
     newest: dict[str, object] = {}
     for name in names:
@@ -146,6 +156,22 @@ def _run_of(client, root: Path, digest: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
+def _source_md5s(root: Path) -> dict[str, str]:
+    """The md5 of each source's documents, by the source's name: what a search for models of a source looks for."""
+    stages = read_lock(root / "dvc.lock").items()
+    found = {name.partition("@")[2]: stage.get("outs", ()) for name, stage in stages if name.startswith("download@")}
+    return {source: outs[0]["md5"] for source, outs in found.items() if outs and "md5" in outs[0]}
+
+
+def _bring_up_to_date(client, name: str, version, tags: dict[str, str], evidence: Path) -> None:
+    """New scores of the same weights: the predictions first, so that no score stands there without them."""
+    changed = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+    if "evidence_sha256" in changed and version.model_id:
+        client.log_model_artifacts(version.model_id, str(evidence), FOLDER)
+    for key, value in changed.items():
+        client.set_model_version_tag(name, version.version, key, value)
+
+
 def register_all(params: Params, root: Path, on_line: Callable[[str], None] = lambda line: None) -> list[str]:
     """Registers the models that the registry does not have yet, each as `challenger`.
 
@@ -159,31 +185,37 @@ def register_all(params: Params, root: Path, on_line: Callable[[str], None] = la
     found = candidates(params, root)
     if not found:
         return []
-    client = _open_store(root)
+    client = open_store(root)
     upload_spool(client, root)
-    newest = _newest(client, [each.name for each in found])
+    newest = newest_versions(client, [each.name for each in found])
     source = lineage_tags(root)
+    source |= {f"source.{key}": md5 for key, md5 in _source_md5s(root).items()}
     made = []
     for number, candidate in enumerate(found, 1):
-        digest = digest_of(candidate.folder / "model.safetensors")
+        weights = candidate.folder / "model.safetensors"
+        digest = digest_of(weights)
         last = newest.get(candidate.name)
-        if last is not None and last.tags.get("model_sha256") == digest:
-            for key, value in candidate.evidence.items():
-                if last.tags.get(key) != value:
-                    client.set_model_version_tag(candidate.name, last.version, key, value)
-            continue
-        on_line(f"{number}/{len(found)} {candidate.name}: logging, loading back, predicting")
-        run_id = _run_of(client, root, digest)
-        model_id = _log(client, root, candidate, run_id)
-        try:
-            _try_out(root, model_id, candidate)
-        except UserError:
-            client.delete_logged_model(model_id)
-            raise
+        with tempfile.TemporaryDirectory() as beside:
+            evidence = Path(beside) / FOLDER
+            evidence.mkdir()
+            tags = candidate.evidence | {"evidence_sha256": copy_scores(root, candidate.tasks, evidence)}
+            if last is not None and last.tags.get("model_sha256") == digest:
+                _bring_up_to_date(client, candidate.name, last, tags, evidence)
+                continue
+            on_line(f"{number}/{len(found)} {candidate.name}: logging, loading back, predicting")
+            copy_origin(root, evidence)
+            run_id = _run_of(client, root, digest)
+            model_id = _log(client, root, candidate, run_id)
+            try:
+                client.log_model_artifacts(model_id, str(evidence), FOLDER)
+                _try_out(root, model_id, candidate)
+            except UserError:
+                client.delete_logged_model(model_id)
+                raise
         client.finalize_logged_model(model_id, "READY")
         if last is None and not client.search_registered_models(f"name='{candidate.name}'"):
             client.create_registered_model(candidate.name)
-        tags = source | candidate.evidence | {"model_sha256": digest}
+        tags |= source | {"model_sha256": digest, "model_bytes": str(weights.stat().st_size)}
         with mlflow_on(root):  # the registry looks the logged model up by global state
             version = client.create_model_version(
                 candidate.name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id
@@ -193,137 +225,139 @@ def register_all(params: Params, root: Path, on_line: Callable[[str], None] = la
     return made
 
 
-def decide(new: dict[str, str], champion: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
-    """Whether a version takes the champion's place, and why, in words and numbers. Both are versions' tags."""
-    if champion is None:
-        told = f" with {new['measure']} {float(new['score']):.4f} ({new['data']} data)" if "score" in new else ""
-        return True, f"promoted: the first version{told}"
-    if "score" not in new:
-        return False, "not promoted: it has no score"
-    if "score" not in champion:
-        return True, f"promoted: {new['measure']} {float(new['score']):.4f}, and the champion has no score"
-    if new["data"] != champion["data"]:
-        return False, (
-            f"not promoted: its score is on {new['data']} data and the champion's on {champion['data']} data, "
-            "which cannot be compared"
-        )
-    if new["measure"] != champion["measure"] or new["yardstick"] != champion["yardstick"]:
-        why = _difference(new, champion)
-        return False, f"not promoted: its score and the champion's cannot be compared ({why})"
-    ours, theirs = float(new["score"]), float(champion["score"])
-    gain = theirs - ours if new["measure"] == "held-out loss" else ours - theirs
-    told = f"{new['measure']} {ours:.4f} against the champion's {theirs:.4f}, a gain of {gain:+.4f}"
-    if gain > min_gain:
-        return True, f"promoted: {told}, more than {min_gain:g}"
-    return False, f"not promoted: {told}, and more than {min_gain:g} is asked for"
-
-
-def _difference(new: dict[str, str], champion: dict[str, str]) -> str:
-    """The first thing in which two yardsticks differ."""
-    if new["measure"] != champion["measure"]:
-        return f"{new['measure']} against {champion['measure']}"
-    one, other = json.loads(new["yardstick"]), json.loads(champion["yardstick"])
-    if one.keys() != other.keys():
-        return f"measured on {', '.join(one)} against {', '.join(other)}"
-    key = next(key for key in one if one[key] != other[key])
-    if isinstance(one[key], dict):
-        inner = next(name for name in one[key] | other[key] if one[key].get(name) != other[key].get(name))
-        return f"{key}: another {inner}"
-    return f"another {key}"
-
-
-def _aliases(client, name: str) -> dict[str, str]:
+def aliases_of(client, name: str) -> dict[str, str]:
     """The aliases of a model; SQLite gives the versions as numbers and a server as text."""
     return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def promote_all(params: Params, root: Path) -> list[str]:
-    """Decides on the newest version of each model. Sets `champion`, and `previous` to the one before.
-
-    Returns:
-        One sentence for each decision that was made now; none for versions that are champion already.
-    """
-    client = _open_store(Path(root).resolve())
-    said = []
-    for name, version in _newest(client, list(model_names(params).values())).items():
-        aliases = _aliases(client, name)
-        if aliases.get("champion") == str(version.version):
-            continue
-        champion = client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
-        promoted, why = decide(version.tags, champion.tags if champion else None, params.registry.min_gain)
-        if champion is not None:
-            why += f" (champion then: version {champion.version})"
-        if promoted:
-            if champion is not None:
-                client.set_registered_model_alias(name, "previous", champion.version)
-            client.set_registered_model_alias(name, "champion", version.version)
-        elif version.tags.get("promoted") == why:
-            continue
-        client.set_model_version_tag(name, version.version, "promoted", why)
-        said.append(f"{name} {version.version} {why}")
-    return said
-
-
-def promote_by_hand(root: Path, name: str, which: str) -> str:
-    """Makes a version champion without the gate; `which` is its number or an alias. Returns what was done.
+def find_version(client, name: str, which: str):
+    """The version of a name by number or alias; with an empty `which` only the name is looked for, and None returned.
 
     Raises:
         NotRegistered: there is no such model or version.
     """
-    client = _open_store(Path(root).resolve())
-    version = _find_version(client, name, which)
-    before = _aliases(client, name).get("champion")
-    if before == str(version.version):
-        return f"{name} {version.version} is champion already"
-    if before is not None:
-        client.set_registered_model_alias(name, "previous", before)
-    client.set_registered_model_alias(name, "champion", version.version)
-    told = f"promoted: by hand (champion then: version {before or 'none'})"
-    client.set_model_version_tag(name, version.version, "promoted", told)
-    return f"{name} {version.version} {told}"
-
-
-def _find_version(client, name: str, which: str):
-    """The version of a name by number or alias."""
     from mlflow.exceptions import MlflowException
 
+    found = client.search_registered_models(f"name='{name}'") if "'" not in name else []
+    if not found:
+        every = [each.name for each in client.search_registered_models()]
+        known = ", ".join(each for each in every if not each.startswith("promotion-claim.")) or "none"
+        raise NotRegistered(f"No model is registered as {name}.", f"Registered are: {known}.")
+    if not which:
+        return None
     try:
         if which.isdigit():
             return client.get_model_version(name, which)
         return client.get_model_version_by_alias(name, which)
     except MlflowException:
-        found = client.search_registered_models(f"name='{name}'") if "'" not in name else []
-        if not found:
-            known = ", ".join(each.name for each in client.search_registered_models()) or "none"
-            raise NotRegistered(f"No model is registered as {name}.", f"Registered are: {known}.") from None
         aliases = ", ".join(f"{alias} ({number})" for alias, number in found[0].aliases.items()) or "none"
         raise NotRegistered(f"{name} has no version {which}.", f"Its aliases are: {aliases}.") from None
+
+
+def named_version(client, name: str):
+    """The version that `roberta-cola` (its champion), `models:/roberta-cola@challenger` or `models:/roberta-cola/2` names.
+
+    Raises:
+        NotRegistered: there is no such model or version.
+    """
+    plain = name.removeprefix("models:/")
+    model, _, which = plain.partition("@") if "@" in plain else plain.partition("/")
+    return find_version(client, model, which or "champion")
+
+
+def files_of(root: Path, name: str, version: str, folder: str = "") -> dict[str, int]:
+    """Files below a folder of a version, without fetching them: path -> bytes. Empty where they are gone."""
+    found: dict[str, int] = {}
+    with mlflow_on(root) as mlflow:
+        uri = f"models:/{name}/{version}"
+        try:
+            waiting = [folder]
+            while waiting:
+                at = waiting.pop()
+                for each in mlflow.artifacts.list_artifacts(f"{uri}/{at}" if at else uri):
+                    # relative to the folder that was asked for, and not to the version
+                    path = f"{at}/{each.path.rsplit('/', 1)[-1]}" if at else each.path
+                    if each.is_dir:
+                        waiting.append(path)
+                    else:
+                        found[path] = each.file_size or 0
+        except Exception:  # MLflow's errors, or the store's, by store
+            return {}
+    return found
+
+
+def check_files(root: Path, name: str, version: str) -> str:
+    """Looks a version over without fetching it. Returns the path of its model folder.
+
+    Raises:
+        FilesGone: its files are not there. HoldsPickle: one of them can run code when it is loaded.
+    """
+    files = files_of(root, name, version)
+    pickles = sorted(path for path in files if path.endswith(PICKLES))
+    if pickles:
+        raise HoldsPickle(
+            f"{name} {version} holds a pickle ({pickles[0]}), which can run code when it is loaded; it was not opened.",
+            "Only config.json and model.safetensors are read: register such a folder.",
+        )
+    folders = [
+        path.rpartition("/")[0] for path in files if path.startswith("artifacts/") and path.endswith("/config.json")
+    ]
+    if not folders or f"{folders[0]}/model.safetensors" not in files:
+        raise FilesGone(
+            f"The files of {name} {version} are gone from the store.",
+            f"`roberta rollback {name}` goes back to the champion before it.",
+        )
+    return folders[0]
+
+
+def model_folder(root: Path, name: str, version: str) -> Path:
+    """The Hugging Face folder inside a version, on this disk; of a server, a copy.
+
+    Raises:
+        FilesGone: it is not there. HoldsPickle: one of its files can run code when it is loaded.
+    """
+    inside = check_files(root, name, version)
+    folder = fetch(root, name, version, inside)
+    if folder is None:
+        raise FilesGone(f"The files of {name} {version} cannot be fetched.", "Run `roberta status`.")
+    with open(folder / "model.safetensors", "rb") as handle:
+        # a pickle begins with its protocol's byte, PyTorch's newer format is a zip file
+        if handle.read(2)[:1] == b"\x80" or handle.seek(0) or handle.read(2) == b"PK":
+            raise HoldsPickle(
+                f"model.safetensors of {name} {version} is a pickle under another name; it was not opened.",
+                "Find out who registered it.",
+            )
+    return folder
 
 
 def open_registered(name: str, root: Path):
     """The model inside a registered version: `roberta-cola` (its champion), `models:/roberta-cola@challenger`, `…/2`.
 
     Raises:
-        NotRegistered: there is no such model or version.
+        NotRegistered: there is no such model or version. FilesGone, HoldsPickle: it cannot be used.
     """
-    client = _open_store(Path(root).resolve())
-    plain = name.removeprefix("models:/")
-    model, _, which = plain.partition("@") if "@" in plain else plain.partition("/")
-    version = _find_version(client, model, which or "champion")
-    with mlflow_on(root) as mlflow:
-        return mlflow.pyfunc.load_model(f"models:/{model}/{version.version}").unwrap_python_model().model
+    from roberta_core.inference import load_model
+
+    root = Path(root).resolve()
+    version = named_version(open_store(root), name)
+    return load_model(model_folder(root, version.name, str(version.version)))
+
+
+def has_store(root: Path) -> bool:
+    """Whether there is a store to ask; asking SQLite makes one."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (Path(root) / "mlflow.db").is_file()
 
 
 def overview(params: Params, root: Path = Path(".")) -> list[dict]:
     """Champion, challenger and previous version of each model, for tables: newest first.
 
-    Each has name, version, alias, score (None where there is none), measure, data, run_id, run_url, and `promoted`: the
-    gate's sentence. Empty when there is no store yet.
+    Each has name, version, alias, score (None where there is none), measure, data, run_id, run_url, `promoted`: the
+    gate's sentence, and `gate`: its table as `tasks.gate.table` reads it. Empty when there is no store yet.
     """
     root = Path(root).resolve()
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlflow.db").is_file():
+    if not has_store(root):
         return []
-    client = _open_store(root)
+    client = open_store(root)
     rows = []
     for name in model_names(params).values():
         registered = client.search_registered_models(f"name='{name}'")
@@ -346,6 +380,7 @@ def overview(params: Params, root: Path = Path(".")) -> list[dict]:
                     "run_id": run_id,
                     "run_url": _run_url(client, root, run_id),
                     "promoted": tags.get("promoted", ""),
+                    "gate": tags.get("gate", ""),
                 }
             )
     return rows
@@ -353,7 +388,7 @@ def overview(params: Params, root: Path = Path(".")) -> list[dict]:
 
 def _run_url(client, root: Path, run_id: str) -> str:
     """The address of a run on a tracking server; empty for a local store, whose page has no fixed address."""
-    uri = tracking_uri(root)
+    uri = shown_uri(root)
     if not run_id or not uri.startswith("http"):
         return ""
     return f"{uri.rstrip('/')}/#/experiments/{experiment_id(client, root)}/runs/{run_id}"

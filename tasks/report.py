@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from roberta_core.atomic import atomic_file
 from roberta_core.errors import UserError
 from roberta_core.progress import human_count, human_time
+from tasks import gate
 from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
 from tasks.examples import DEEPEST_RANK, fill_mask_examples
 from tasks.params import Params, load_params
@@ -240,9 +241,14 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
         "config": config,
         "speed": speed_section(root, params),
         "fill": fill_section(root),
-        "registry": list(overview),
+        "registry": [row | gate_table(row.get("gate", "")) for row in overview],
         "deepest_rank": DEEPEST_RANK,
     }
+
+
+def gate_table(told: str) -> dict:
+    """The table behind a decision of the gate: headers, rows, checks; empty where it had no figures."""
+    return {"gate_headers": gate.HEADERS, "gate_rows": gate.table(told), "gate_checks": gate.checks(told)}
 
 
 def environment() -> Environment:

@@ -12,6 +12,7 @@ directory; MLFLOW_TRACKING_URI overrides it.
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -38,6 +39,21 @@ STOPPED_WAIT_S = 4.0
 def tracking_uri(root: Path) -> str:
     """Where MLflow's store is: MLFLOW_TRACKING_URI, or SQLite in the project's folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve()}/mlflow.db"
+
+
+def shown(text: str) -> str:
+    """A text for people, logs and pages: its addresses without the user name and password that they may carry."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
+def shown_uri(root: Path) -> str:
+    """`tracking_uri` as it may be shown."""
+    return shown(tracking_uri(root))
+
+
+def first_line(error: BaseException) -> str:
+    """What MLflow or its database says, in one line that may be shown."""
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
 
 
 def open_client(root: Path):
@@ -112,12 +128,13 @@ def git_commit(root: Path) -> str:
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
+        return done.stdout.strip() if done.returncode == 0 else ""  # without commits it prints HEAD, and fails
 
     try:
         commit = git("rev-parse", "HEAD")
-        # dvc.lock changes during every run, and has a tag of its own
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+        # dvc.lock changes during every run, and has a tag of its own; the log of promotions is no source of any model
+        changed = ("--", ".", ":!dvc.lock", ":!promotions.jsonl")
+        dirty = git("status", "--porcelain", "--untracked-files=no", *changed)
     except FileNotFoundError:
         return ""
     return f"{commit}-dirty" if commit and dirty else commit
@@ -251,7 +268,7 @@ class TrackedRun:
     def _warn(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            uri = tracking_uri(self._root)
+            uri = shown_uri(self._root)
             print(
                 f"tracking: MLflow at {uri} {why}; its points are kept and go there later", file=sys.stderr, flush=True
             )
@@ -273,7 +290,7 @@ class TrackedRun:
                     return
             except Exception as error:  # whatever MLflow or its database raises, training goes on
                 self._warn(
-                    f"gives an error ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+                    f"gives an error ({type(error).__name__}: {first_line(error)})"
                 )
                 client = None
                 pause_s = min(60.0, pause_s * 2)

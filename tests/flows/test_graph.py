@@ -115,3 +115,15 @@ def test_a_folder_without_git_is_told_what_to_do_and_that_helps(project):
     assert "\n" not in str(told.value)
     dvc(project, "config", "--local", "core.no_scm", "true")
     assert len(read_stages(project)) == 5
+
+
+def test_the_stages_up_to_some_are_those_and_what_they_need(project):
+    from flows.graph import needed_for
+    from roberta_core.errors import BadInput
+
+    plan = read_stages(project)
+    assert {stage.name for stage in needed_for(plan, ["b"])} == {"a@x", "a@y", "b"}
+    assert {stage.name for stage in needed_for(plan, ["a", "c"])} == {"a@x", "a@y", "c"}
+    assert needed_for(plan, ["d"]) == plan
+    with pytest.raises(BadInput, match=r"There is no stage e. There are: .*a@x"):
+        needed_for(plan, ["e"])

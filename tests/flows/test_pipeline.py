@@ -160,3 +160,26 @@ def test_the_report_is_written_anew_only_when_something_it_shows_is_newer(tmp_pa
         os.utime(each, (3000, 3000))
         assert not _is_newest(tmp_path, page), each
         os.utime(each, (1000, 1000))
+
+
+def test_the_gate_s_words_and_table_are_an_artifact(project, monkeypatch):
+    """The registry's rows are given; register, promote, report and the artifact are real."""
+    from flows.pipeline import pipeline
+    from roberta_core.bootstrap import Gain
+    from tasks import registry
+    from tasks.gate import Check, Verdict
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    numbers = ("accuracy", 250, 0.5, 0.55, 0.05, -0.01, 0.11, 0.061, 1, True)
+    gains = [Gain("RTE", *numbers), Gain("mean", *numbers)]
+    told = Verdict(False, "not promoted: too close", gains, [Check("p below 0.05", "0.061", False)])
+    row = {"name": "roberta-rte", "version": "2", "alias": "challenger", "score": 0.55, "measure": "accuracy"}
+    row |= {"data": "sample", "run_id": "", "run_url": "", "promoted": told.why, "gate": told.as_json()}
+    monkeypatch.setattr(registry, "overview", lambda *_: [row])
+    assert pipeline(str(project))["report"] == "done"
+    newest = {each["key"]: each["data"] for each in ask("/artifacts/filter", sort="UPDATED_DESC", limit=3)}
+    assert newest["gate"].startswith("## roberta-rte 2 (challenger)\n\nnot promoted: too close\n\n| task | metric |")
+    assert "| RTE | accuracy | 250 | 0.5000 | 0.5500 | +0.0500 |" in newest["gate"]
+    assert "- failed: p below 0.05: 0.061" in newest["gate"]
+    page = (project / "reports" / "index.html").read_text()
+    assert "not promoted: too close" in page and "<td>+0.0500</td>" in page

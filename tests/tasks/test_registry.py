@@ -8,21 +8,17 @@ import pytest
 from roberta_core.errors import BadInput
 from roberta_core.inference import load_model
 from tasks import registry
+from tasks.promotion import promote_all
 from tasks.registry import (
     CannotBeRegistered,
-    NotRegistered,
     StoreAway,
     StoreUnusable,
-    decide,
-    open_registered,
     overview,
-    promote_all,
-    promote_by_hand,
     register_all,
 )
 from tasks.tracking import mlflow_on, open_client
 
-from .tiny_models import tiny_classifier, tiny_encoder, tiny_project, write_results
+from .tiny_models import tiny_encoder, tiny_project, write_results
 
 NAMES = ["roberta-encoder", "roberta-cola", "roberta-sts-b"]
 
@@ -42,10 +38,6 @@ def registered(tmp_path_factory):
     assert said[1] == "roberta-cola 1 promoted: the first version with mcc 0.4000 (sample data)"
     assert said[0].endswith("the first version with mean score of 2 tasks 0.5000 (sample data)")
     return root, params
-
-
-def champions(params, root) -> dict[str, str]:
-    return {row["name"]: row["version"] for row in overview(params, root) if "champion" in row["alias"]}
 
 
 def test_a_registered_model_predicts_as_its_folder_does(registered):
@@ -77,33 +69,6 @@ def test_nothing_is_registered_twice_and_scores_follow(registered, tmp_path):
     assert {row["name"]: row["score"] for row in overview(params, root)}["roberta-cola"] == 0.41
     write_results(root, "CoLA", 0.4)
     register_all(params, root)
-
-
-def test_a_better_version_takes_the_place_and_can_be_rolled_back(registered):
-    root, params = registered
-    tiny_classifier(root / "models" / "glue" / "CoLA", root / "models" / "encoder", ["unacceptable", "acceptable"], 2)
-    write_results(root, "CoLA", 0.39)
-    assert register_all(params, root) == ["roberta-cola 2"]
-    (said,) = promote_all(params, root)
-    assert "roberta-cola 2 not promoted: mcc 0.3900 against the champion's 0.4000, a gain of -0.0100" in said
-    assert promote_all(params, root) == [], "a decision is told once"
-    assert champions(params, root)["roberta-cola"] == "1"
-
-    write_results(root, "CoLA", 0.45)
-    register_all(params, root)
-    (said,) = promote_all(params, root)
-    assert "roberta-cola 2 promoted: mcc 0.4500 against the champion's 0.4000, a gain of +0.0500, more than 0" in said
-    client = open_client(root)
-    assert registry._aliases(client, "roberta-cola") == {"champion": "2", "previous": "1", "challenger": "2"}
-
-    assert promote_by_hand(root, "roberta-cola", "previous").startswith("roberta-cola 1 promoted: by hand")
-    assert registry._aliases(client, "roberta-cola")["previous"] == "2"
-    with pytest.raises(NotRegistered, match="roberta-cola has no version 9"):
-        promote_by_hand(root, "roberta-cola", "9")
-    with pytest.raises(NotRegistered, match=r"No model is registered as roberta-kola. Registered are: roberta-cola, "):
-        open_registered("roberta-kola", root)
-    assert open_registered("roberta-cola", root).kind == "classifier"
-    assert open_registered("models:/roberta-encoder/1", root).kind == "encoder"
 
 
 def test_a_model_that_cannot_load_is_not_registered(tmp_path, registered, monkeypatch):
@@ -164,47 +129,6 @@ def test_a_store_that_is_no_store_is_one_line_and_no_later_attempt_is_asked_for(
         with pytest.raises(StoreUnusable, match=told) as error:
             call()
         assert error.value.exit_code == 1 and "\n" not in str(error.value)
-
-
-def tags(score: float, measure: str = "mcc", data: str = "sample", yardstick: str = '{"dev_md5": "1"}') -> dict:
-    return {"score": repr(score), "measure": measure, "data": data, "yardstick": yardstick}
-
-
-@pytest.mark.parametrize(
-    "new, champion, gain, promoted, told",
-    [
-        (tags(0.1), None, 0.0, True, "promoted: the first version with mcc 0.1000 (sample data)"),
-        ({}, None, 0.0, True, "promoted: the first version"),
-        ({}, tags(0.1), 0.0, False, "not promoted: it has no score"),
-        (tags(0.5), {}, 0.0, True, "promoted: mcc 0.5000, and the champion has no score"),
-        (tags(0.5), tags(0.5), 0.0, False, "a gain of +0.0000, and more than 0 is asked for"),
-        (tags(0.52), tags(0.5), 0.05, False, "a gain of +0.0200, and more than 0.05 is asked for"),
-        (tags(0.56), tags(0.5), 0.05, True, "a gain of +0.0600, more than 0.05"),
-        (tags(6.0, "held-out loss"), tags(7.0, "held-out loss"), 0.5, True, "a gain of +1.0000, more than 0.5"),
-        (tags(8.0, "held-out loss"), tags(7.0, "held-out loss"), 0.0, False, "a gain of -1.0000"),
-        (
-            tags(0.9, data="local"),
-            tags(0.5),
-            0.0,
-            False,
-            "on local data and the champion's on sample data, which cannot",
-        ),
-        (tags(0.9, yardstick='{"dev_md5": "2"}'), tags(0.5), 0.0, False, "cannot be compared (another dev_md5)"),
-        (
-            tags(0.9, yardstick='{"CoLA": {"epochs": 3}}'),
-            tags(0.5, yardstick='{"CoLA": {"epochs": 2}}'),
-            0.0,
-            False,
-            "cannot be compared (CoLA: another epochs)",
-        ),
-        (tags(6.0, "held-out loss"), tags(0.5), 0.0, False, "cannot be compared (held-out loss against mcc)"),
-    ],
-)
-def test_the_gate_says_why(new, champion, gain, promoted, told):
-    decided, why = decide(new, champion, gain)
-    assert decided is promoted
-    assert told in why
-    assert why.startswith("promoted: " if promoted else "not promoted: ")
 
 
 def test_an_encoder_fills_gaps_and_a_text_without_one_is_told(tmp_path):

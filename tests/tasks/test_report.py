@@ -12,7 +12,7 @@ import pytest
 from roberta_core.atomic import read_json, write_json
 from tasks.charts import Line, Step, apart, funnel_chart, line_chart, ticks
 from tasks.examples import PROMPTS, fill_mask_examples, held_out_sentences, hide_word
-from tasks.report import PUBLISHED, write_report
+from tasks.report import PUBLISHED, gate_table, write_report
 from tests.tasks.report_fixture import (
     DOCUMENTS,
     HOSTILE,
@@ -297,3 +297,21 @@ def test_a_funnel_of_nothing_is_drawn():
     assert "nan" not in funnel_chart(
         [Step("found", {"a": 0}), Step("clean", {"a": 0})], title="t", width=360, height=200
     )
+
+
+def test_the_gate_shows_its_table():
+    """The same rows and checks as `roberta compare` and Prefect's page."""
+    from roberta_core.bootstrap import Gain
+    from tasks.gate import Check, Verdict
+
+    mean = Gain("mean", "", 300, 0.4, 0.5, 0.1, 0.01, 0.2, 0.021, 1, True)
+    told = Verdict(
+        False, "not promoted", [Gain("RTE", "accuracy", *[getattr(mean, key) for key in list(vars(mean))[2:]]), mean],
+        [Check("p below 0.01", "0.021", False)],
+    ).as_json()  # fmt: skip
+    shown = gate_table(told)
+    assert shown["gate_rows"] == [
+        ("RTE", "accuracy", "300", "0.4000", "0.5000", "+0.1000", "+0.0100 to +0.2000", "0.021", "1")
+    ]
+    assert shown["gate_checks"] == [("p below 0.01", "0.021", "failed")]
+    assert gate_table("") == {"gate_headers": shown["gate_headers"], "gate_rows": [], "gate_checks": []}

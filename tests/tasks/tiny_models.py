@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from roberta_core.data.tokenizer import save_tokenizer, train_tokenizer
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification
 from tasks.params import Params, load_params
@@ -33,10 +35,27 @@ def tiny_classifier(folder: Path, encoder: Path, labels: list[str], seed: int = 
 
 
 def write_results(root: Path, task: str, score: float, data: str = "sample", dev: str = "a\tb\n", **protocol) -> None:
-    """Scores of a task, and the dev file they were measured on."""
+    """Scores of a task with predictions that have about this score, and the dev file they were measured on.
+
+    Of 400 dev rows, half of each class, as many are wrong as Matthews' coefficient asks for; STS-B gets its correlation
+    by noise. Predictions of other scores are wrong on other rows.
+    """
     whole = {"split": "dev", "seeds": [1], "epochs": 2, "selection": "last epoch; median over seeds"} | protocol
-    results = {"task": task, "data": data, "metric": "mcc", "score": score, "protocol": whole}
-    (root / "models" / "glue" / task / "results.json").write_text(json.dumps(results))
+    metric = "pearson" if task == "STS-B" else "mcc"
+    results = {"task": task, "data": data, "metric": metric, "score": score, "seeds": {"1": score}, "protocol": whole}
+    folder = root / "models" / "glue" / task
+    (folder / "results.json").write_text(json.dumps(results))
+    rng = np.random.default_rng(round(1000 * score))
+    if metric == "pearson":
+        labels = rng.normal(size=400)
+        guesses = score * labels + (1 - score**2) ** 0.5 * rng.normal(size=400)
+        rows = [(f"{label:.3f}", f"{guess:.3f}") for label, guess in zip(labels, guesses)]
+    else:
+        names, wrong = ("unacceptable", "acceptable"), round(200 * (1 - score) / 2)
+        order = [rng.permutation(200) for _ in names]
+        rows = [(names[side], names[side ^ bool(order[side][row] < wrong)]) for row in range(200) for side in (0, 1)]
+    lines = ["index\tlabel\tprediction", *(f"{index}\t{a}\t{b}" for index, (a, b) in enumerate(rows))]
+    (folder / "dev_predictions.tsv").write_text("\n".join(lines) + "\n")
     file = root / "data" / "glue" / task / "dev.tsv"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(dev)

@@ -1,0 +1,28 @@
+"""The Prefect flow of the deployment `evaluate`: one registered version scored here and now; changes nothing."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from flows import settings
+
+
+@flow(name="evaluate", persist_result=False, validate_parameters=False)
+def evaluate(root: str = ".", model: str = "models:/roberta-cola@champion") -> dict[str, float]:
+    """Scores a version on its task's dev rows in this folder. Returns the metrics.
+
+    Raises:
+        NotRegistered: there is no such version. BadInput: it is an encoder, or its task's rows are not here.
+    """
+    from tasks.evaluate import evaluate_version
+
+    folder = settings.find_root(Path(root))
+    settings.prepare(folder)
+    found = evaluate_version(folder, model)
+    get_run_logger().info(found.told)
+    about = asdict(found)
+    metrics = about.pop("metrics")
+    create_table_artifact(key="scores", table=[about | metrics], description=found.told)
+    return metrics
