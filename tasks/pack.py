@@ -36,7 +36,10 @@ def _encoded(shard: Path, dtype: np.dtype) -> Iterator[list[np.ndarray]]:
 def pack_shard(
     job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, alone: bool
 ) -> tuple[dict[str, int], str]:
-    """Packs one document shard into one file; returns its counts and its sha256. `alone`: no other process packs, so the tokenizer may use all cores."""
+    """Packs one document shard into one file; returns its counts and its sha256.
+
+    `alone`: no other process packs, so the tokenizer may use all cores.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if alone else "false"
     shard, file = job
     counts = write_packed(_encoded(shard, token_type(vocab_size)), file, mode, max_length, vocab_size)

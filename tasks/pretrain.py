@@ -153,8 +153,8 @@ def _run(params: Params) -> dict:
         on_plateau = gain < PLATEAU_NATS
         if on_plateau:
             print(
-                f"pretrain: the held-out loss {final.loss:.3f} is still on the unigram plateau ({unigram:.3f}): the model knows which tokens "
-                "are frequent, and nothing of their context. Train longer, or use pretrain.recipe fast.",
+                f"pretrain: the held-out loss {final.loss:.3f} is still on the unigram plateau ({unigram:.3f}): the model knows "
+                "which tokens are frequent, and nothing of their context. Train longer, or use pretrain.recipe fast.",
                 flush=True,
             )
         metrics = {

@@ -35,7 +35,7 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def same_where_real(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor) -> None:
+def expect_same_where_real(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor) -> None:
     torch.testing.assert_close(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
 
 
@@ -46,7 +46,7 @@ def test_masked_lm_in_transformers(tmp_path):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     ids, mask = padded_batch()
     with torch.no_grad():
-        same_where_real(model(ids, mask), theirs.eval()(ids, attention_mask=mask.long()).logits, mask)
+        expect_same_where_real(model(ids, mask), theirs.eval()(ids, attention_mask=mask.long()).logits, mask)
 
 
 def test_masked_lm_from_transformers(tmp_path):
@@ -61,7 +61,7 @@ def test_masked_lm_from_transformers(tmp_path):
     ours = RobertaForMaskedLM.from_pretrained(tmp_path)
     ids, mask = padded_batch()
     with torch.no_grad():
-        same_where_real(ours(ids, mask), theirs(ids, attention_mask=mask.long()).logits, mask)
+        expect_same_where_real(ours(ids, mask), theirs(ids, attention_mask=mask.long()).logits, mask)
 
 
 def test_sharded_folder_of_transformers(tmp_path):
@@ -84,7 +84,7 @@ def test_sharded_folder_of_transformers(tmp_path):
     assert (tmp_path / "model.safetensors.index.json").exists()
     ids, mask = padded_batch()
     with torch.no_grad():
-        same_where_real(
+        expect_same_where_real(
             RobertaForMaskedLM.from_pretrained(tmp_path)(ids, mask),
             theirs(ids, attention_mask=mask.long()).logits,
             mask,
