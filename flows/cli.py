@@ -270,7 +270,8 @@ def rollback(name: NameArgument, why: WhyOption = "") -> None:
 @app.command()
 def lineage(
     what: Annotated[
-        str, typer.Argument(help="models:/roberta-cola@champion, a registered name; or a source's name, a path, an md5.")
+        str,
+        typer.Argument(help="models:/roberta-cola@champion, a registered name; or a source's name, a path, an md5."),
     ],
     page: Annotated[bool, typer.Option("--html", help="Write it as a page, reports/lineage.html.")] = False,
 ) -> None:
@@ -288,7 +289,8 @@ def lineage(
         found = forward(load_params(root / "params.yaml"), root, what)
         if not found:
             raise BadInput(
-                f"No registered model came of {what}.", "Give a source's name, a path or the md5 of a file, as in dvc.lock."
+                f"No registered model came of {what}.",
+                "Give a source's name, a path or the md5 of a file, as in dvc.lock.",
             )
         trees = [tree for tree, _ in found]
         for tree, hit in found:

@@ -198,7 +198,9 @@ def _failure(stage: str, code: int, lines: list[str], log: Path) -> UserError:
     """The error for a stage that ended badly: the stage's own last line where it said one, else DVC's."""
     by_dvc = next((line for line in reversed(lines) if line.startswith("ERROR:")), "")
     if "is busy, it is being blocked by" in by_dvc:
-        return StageTryAgain(f"{stage}: another dvc command is at work on its files.", "Wait until it is done, or stop it.")
+        return StageTryAgain(
+            f"{stage}: another dvc command is at work on its files.", "Wait until it is done, or stop it."
+        )
     exited = _EXITED.search(by_dvc)
     own = [line for line in lines if not line.startswith(_DVC_LINES)]
     if exited and own:

@@ -90,7 +90,9 @@ def refuse_bad(source: str, funnel: Funnel, share: float, key: str) -> None:
         )
     bad = {reason: funnel.dropped[reason] for reason in BAD if reason in funnel.dropped}
     if sum(bad.values()) > share * funnel.seen:
-        told = ", ".join(f"{reason} {count} (for example {funnel.examples[reason][0]!r})" for reason, count in bad.items())
+        told = ", ".join(
+            f"{reason} {count} (for example {funnel.examples[reason][0]!r})" for reason, count in bad.items()
+        )
         raise BadInput(
             f"Of {funnel.seen} documents of the source {source}, {sum(bad.values())} cannot be read: {told}.",
             f"Mend them, or raise {key}.max_bad_share (now {share:g}) to leave them out.",

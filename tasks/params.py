@@ -77,7 +77,10 @@ class Source(Section):
         "auto",
         description="files, http: of text files; auto is UTF-8, or UTF-16 and UTF-32 by their byte order mark. Others by name: latin-1, gb18030.",
     )
-    pattern: str = Field("", description="files: read only files under path whose names match, for example *.txt; a * also crosses folders.")
+    pattern: str = Field(
+        "",
+        description="files: read only files under path whose names match, for example *.txt; a * also crosses folders.",
+    )
     text_field: str = Field("text", description="jsonl, tables, hub: the field or column that holds the text.")
     packages: list[str] = Field(
         [], description="python-docs: installed distributions whose docstrings are read, beside the standard library."
@@ -164,7 +167,8 @@ class Dedup(Section):
     exact: bool = Field(True, description="Drop documents with the same text.")
     near: bool = Field(True, description="Drop near-duplicates.")
     paragraphs: bool = Field(
-        False, description="Take out paragraphs (lines) that stand, word for word, in an earlier document or earlier in their own."
+        False,
+        description="Take out paragraphs (lines) that stand, word for word, in an earlier document or earlier in their own.",
     )
     paragraph_chars: Positive = Field(100, description="paragraphs: shorter lines are left alone.")
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -211,7 +215,9 @@ class Shard(Section):
 
 
 class Tokenizer(Section):
-    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = Field(8192, description="Entries, the five special tokens included.")
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = Field(
+        8192, description="Entries, the five special tokens included."
+    )
     min_frequency: Positive = Field(2, description="Pairs seen less often are not merged.")
     sample_mb: Annotated[float, Field(gt=0)] = Field(
         64, description="Text that the merges are learned from; documents are chosen by hash."
@@ -468,7 +474,9 @@ def load_params(file: Path | str = "params.yaml") -> Params:
             "Start in the project's folder, or copy a preset: cp presets/quickstart.yaml params.yaml",
         ) from None
     except OSError as error:
-        raise BadParams(f"{file} cannot be read: {error.strerror}.", "Mend that, or put a preset in its place.") from None
+        raise BadParams(
+            f"{file} cannot be read: {error.strerror}.", "Mend that, or put a preset in its place."
+        ) from None
     except UnicodeDecodeError as error:
         raise BadParams(f"{file} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
     except yaml.YAMLError as error:

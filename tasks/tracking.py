@@ -289,9 +289,7 @@ class TrackedRun:
                     self._over.set()
                     return
             except Exception as error:  # whatever MLflow or its database raises, training goes on
-                self._warn(
-                    f"gives an error ({type(error).__name__}: {first_line(error)})"
-                )
+                self._warn(f"gives an error ({type(error).__name__}: {first_line(error)})")
                 client = None
                 pause_s = min(60.0, pause_s * 2)
                 if last:

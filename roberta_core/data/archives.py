@@ -158,7 +158,9 @@ def _hidden(name: str) -> bool:
     return not parts or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)
 
 
-def members(handle: BinaryIO, kind: str, where: str, funnel: Funnel, bound: Bound) -> Iterator[tuple[str, io.BufferedReader]]:
+def members(
+    handle: BinaryIO, kind: str, where: str, funnel: Funnel, bound: Bound
+) -> Iterator[tuple[str, io.BufferedReader]]:
     """The files inside an archive, in its order, each as a stream that must be read before the next one is asked for.
 
     Links and names that climb out (`link_in_archive`, `path_escape`) are counted in the funnel; folders, devices and

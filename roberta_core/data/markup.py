@@ -124,7 +124,9 @@ def plain_wikitext(wikitext: str, media: frozenset[str] = MEDIA) -> str:
     text = _EMPTY_BRACKETS.sub("", _SWITCH.sub("", _QUOTES.sub("", "".join(out))))
     text = _BRACKET_START.sub(r"\1", text)
     kept: list[str] = []
-    below = 0  # level of the heading that stands next, from the end; 0: prose; 1 at the end: any heading is empty there
+    below = (
+        0  # level of the heading that stands next, from the end; 0: prose; 1 at the end: any heading is empty there
+    )
     ended = True
     for line in reversed([line.strip() for line in text.split("\n")]):
         level = len(line) - len(line.lstrip(_HEADING))

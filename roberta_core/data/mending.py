@@ -24,7 +24,11 @@ def _fixer():
 
     # curly quotes and full-width characters are spelling, not damage; NFC and controls are the normal form's work
     config = ftfy.TextFixerConfig(
-        uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, remove_control_chars=False, normalization=None
+        uncurl_quotes=False,
+        fix_character_width=False,
+        fix_line_breaks=False,
+        remove_control_chars=False,
+        normalization=None,
     )
     return lambda text: ftfy.fix_text(text, config)
 

@@ -43,7 +43,9 @@ def _hash_part(work: tuple[int, Path, int, np.ndarray], folder: Path, partitions
     for index in range(reader.num_record_batches):
         texts = reader.get_batch(index).column("text")
         for row in np.flatnonzero(keep[at : at + len(texts)]):
-            found += [(key, start + at + int(row), place) for key, place in _entries(texts[int(row)].as_py(), min_chars)]
+            found += [
+                (key, start + at + int(row), place) for key, place in _entries(texts[int(row)].as_py(), min_chars)
+            ]
         at += len(texts)
     entries = np.array(found, dtype=ENTRY)
     belongs = (entries["hash"] % np.uint64(partitions)).astype(np.int64)

@@ -26,6 +26,7 @@ from roberta_core.progress import Progress
 PART_MB = 16
 """Text a raw part, in MB. Parts are what `clean` fans out over; small ones keep the memory of many workers small."""
 
+
 @dataclass(frozen=True)
 class Files:
     """What to read: `root` a file or folder as fsspec names it, `pattern` a glob of names under it ("" takes all)."""

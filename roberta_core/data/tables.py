@@ -22,7 +22,9 @@ BATCH_ROWS = 256
 
 def _row(header: list[str], fields: list[str], text_field: str, place: str, funnel: Funnel) -> Texts:
     if len(fields) != len(header):
-        funnel.drop("broken_row", f"{place}: {len(fields)} fields under {len(header)} names: {' | '.join(fields)[:100]}")
+        funnel.drop(
+            "broken_row", f"{place}: {len(fields)} fields under {len(header)} names: {' | '.join(fields)[:100]}"
+        )
         return
     row = dict(zip(header, fields))
     if not usable(row, text_field, place, funnel):
@@ -79,7 +81,9 @@ def _values(column: pa.Array) -> list:
         return column.to_pylist()
     except UnicodeDecodeError:
         found = []
-        for raw in column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()).to_pylist():
+        for raw in column.cast(
+            pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+        ).to_pylist():
             try:
                 found.append(raw if raw is None else raw.decode("utf8"))
             except UnicodeDecodeError:

@@ -104,7 +104,9 @@ def test_a_source_that_is_not_there_is_told_with_its_key(project):
     text = (project / "dvc.yaml").read_text()
     stage = "  download:\n    foreach: [notes]\n    do:\n      cmd: cat ${item}\n      deps: [my-texts]\n"
     (project / "dvc.yaml").write_text(text + stage)
-    with pytest.raises(BadInput, match=r"There is no my-texts, .* or set corpus.sources.notes.path to one that exists"):
+    with pytest.raises(
+        BadInput, match=r"There is no my-texts, .* or set corpus.sources.notes.path to one that exists"
+    ):
         check_inputs(project)
 
 

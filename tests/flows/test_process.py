@@ -175,7 +175,9 @@ def test_files_that_another_dvc_holds_are_one_line_and_another_attempt(project):
     (project / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
     for stage in ("a@x", "a@y"):
         run_stage(stage, project, Groups())
-    with pytest.raises(StageTryAgain, match=r"b: another dvc command is at work on its files. Wait until it is done") as told:
+    with pytest.raises(
+        StageTryAgain, match=r"b: another dvc command is at work on its files. Wait until it is done"
+    ) as told:
         run_stage("b", project, Groups())
     assert told.value.exit_code == 75
     (project / ".dvc" / "tmp" / "rwlock").unlink()

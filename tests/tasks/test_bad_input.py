@@ -179,7 +179,10 @@ def fails(error: BaseException):
         (OSError(errno.ENOSPC, "No space left on device", "data/x"), "The disk is full (data/x). Free some space"),
         # as tokenizers and safetensors say it
         (Exception("No space left on device (os error 28)"), "The disk is full"),
-        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "The disk is full",
+        ),
         (OSError(errno.EROFS, "x", "data/x"), "data/x cannot be read or written (Read-only file system)"),
         (FileExistsError(errno.EEXIST, "x", "data"), "data is in the way (File exists). Move it"),
         (BrokenProcessPool("x"), "A worker process was killed, most often for lack of memory"),
@@ -229,7 +232,9 @@ def test_a_local_task_with_a_missing_column_names_the_users_own_file(here):
     (folder / "train.tsv").write_text("sentence\tlabel\ngood\t1\nbad\t0\n")
     (folder / "dev.tsv").write_text("sentence\tlabels\ngood\t1\n")
     write_params({"glue.data": "local", "glue.path": "mine", "glue.tasks": ["SST-2"]})
-    with pytest.raises(BadInput, match=r"mine/SST-2/dev.tsv, line 1: the column label is missing \(found: sentence, labels\)"):
+    with pytest.raises(
+        BadInput, match=r"mine/SST-2/dev.tsv, line 1: the column label is missing \(found: sentence, labels\)"
+    ):
         taskdata.run(load_params())
     assert not list(Path("data").iterdir())
     (folder / "dev.tsv").write_text("sentence\tlabel\ngood\t1\n")

@@ -132,7 +132,9 @@ def test_bad_documents_beside_good_ones_are_counted_by_name_up_to_their_share(he
     write_jsonl("in/good.jsonl", [article(n) for n in range(5)])
     Path("in/latin.txt").write_bytes("naïve café ".encode("latin-1") * 50)
     Path("in/empty.md").write_bytes(b"")
-    with pytest.raises(BadInput, match=r"Of 7 documents .* 1 cannot be read: invalid_utf8 1 .*latin.txt.*max_bad_share"):
+    with pytest.raises(
+        BadInput, match=r"Of 7 documents .* 1 cannot be read: invalid_utf8 1 .*latin.txt.*max_bad_share"
+    ):
         download.run(params_of({"a": files("in")}), "a")
     assert not Path("data/raw/a").exists()
     told = download.run(params_of({"a": files("in", max_bad_share=0.2)}), "a")
@@ -223,15 +225,22 @@ def test_repeated_paragraphs_leave_later_documents(here):
 
 def test_rules_switched_on_in_params(here):
     prose = "It was the best of times, and it was the worst of times. "
-    write_jsonl("in/a.jsonl", [prose * 9 + article(n) for n in range(5)] + [article(9) + " mail a@b.de {", prose * 5 + "{ x"])
+    write_jsonl(
+        "in/a.jsonl", [prose * 9 + article(n) for n in range(5)] + [article(9) + " mail a@b.de {", prose * 5 + "{ x"]
+    )
     source, base = {"a": files("in/a.jsonl")}, {"min_chars": 50}
     before = run_all(params_of(source, clean=base))
     assert before["clean-a"]["kept"] == 7
-    given = {**base, "rules": ["gopher", "c4_curly_bracket"], "rules_off": ["gopher_stop_words", "gopher_repeated_ngrams"]}
+    given = {
+        **base,
+        "rules": ["gopher", "c4_curly_bracket"],
+        "rules_off": ["gopher_stop_words", "gopher_repeated_ngrams"],
+    }
     told = run_all(params_of(source, clean={**given, "mask": ["email"], "languages": ["en"]}))["clean-a"]
-    assert told["dropped_c4_curly_bracket"] == 2 and told["kept"] + sum(
-        count for key, count in told.items() if key.startswith("dropped_")
-    ) == 7
+    assert (
+        told["dropped_c4_curly_bracket"] == 2
+        and told["kept"] + sum(count for key, count in told.items() if key.startswith("dropped_")) == 7
+    )
     with pytest.raises(BadParams, match=r"clean.languages has xx, which cannot be told. It takes: .* en, "):
         clean.run(params_of(source, clean={"languages": ["en", "xx"]}), "a")
     with pytest.raises(ValueError, match="gopher_word"):

@@ -119,13 +119,21 @@ def test_a_store_that_is_away_is_one_line(registered, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "uri, told",
-    [("", r"mlflow.db cannot be used \(.*not a database.*move it away"), ("foo://bar", "MLflow cannot use foo://bar .*unset")],
+    [
+        ("", r"mlflow.db cannot be used \(.*not a database.*move it away"),
+        ("foo://bar", "MLflow cannot use foo://bar .*unset"),
+    ],
 )
-def test_a_store_that_is_no_store_is_one_line_and_no_later_attempt_is_asked_for(registered, monkeypatch, tmp_path, uri, told):
+def test_a_store_that_is_no_store_is_one_line_and_no_later_attempt_is_asked_for(
+    registered, monkeypatch, tmp_path, uri, told
+):
     _, params = registered
     (tmp_path / "mlflow.db").write_bytes(b"no database at all" * 500)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    for call in (lambda: registry.overview(params, tmp_path), lambda: registry.open_registered("roberta-cola", tmp_path)):
+    for call in (
+        lambda: registry.overview(params, tmp_path),
+        lambda: registry.open_registered("roberta-cola", tmp_path),
+    ):
         with pytest.raises(StoreUnusable, match=told) as error:
             call()
         assert error.value.exit_code == 1 and "\n" not in str(error.value)
