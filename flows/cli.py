@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Bring everything up to date: every stage that is stale, then register, promote and report."""
     from flows.settings import find_root, prepare
-    from tasks.params import load_params
+    from tasks.params_file import load_params
 
     root = find_root()
     prepare(root, terminal=True)
@@ -126,7 +126,7 @@ def status() -> None:
     from flows.terminal import show_status
     from roberta_core.errors import TryAgain
     from roberta_core.lock import held_lock
-    from tasks.params import load_params
+    from tasks.params_file import load_params
 
     root = find_root()
     prepare(root, terminal=True)
@@ -209,7 +209,7 @@ def models(
     """List registered versions: alias, score, data, commit, age."""
     from flows.settings import find_root
     from flows.terminal import show_table
-    from tasks.params import load_params
+    from tasks.params_file import load_params
     from tasks.versions import list_versions
 
     root = find_root()
@@ -238,7 +238,7 @@ def compare(
 ) -> None:
     """Compare two versions on the same dev rows, as the gate does; changes nothing."""
     from flows.settings import find_root
-    from tasks.params import load_params
+    from tasks.params_file import load_params
     from tasks.versions import compare_versions
 
     root = find_root()
@@ -279,7 +279,7 @@ def lineage(
     from flows.settings import find_root
     from roberta_core.errors import BadInput
     from tasks.lineage import as_lines, forward, is_version, trace, write_page
-    from tasks.params import load_params
+    from tasks.params_file import load_params
 
     root = find_root()
     if is_version(root, what):
@@ -308,7 +308,7 @@ def funnel(
     """What happened to every document, step by step: what came in, what was dropped or altered and why."""
     from flows.settings import find_root
     from tasks.funnels import lines
-    from tasks.params import load_params
+    from tasks.params_file import load_params
 
     root = find_root()
     for line in lines(root, list(load_params(root / "params.yaml").corpus.sources), examples):
@@ -319,7 +319,7 @@ def funnel(
 def report() -> None:
     """Write reports/index.html anew."""
     from flows.settings import find_root
-    from tasks.params import load_params
+    from tasks.params_file import load_params
     from tasks.registry import overview
     from tasks.report import write_report
 

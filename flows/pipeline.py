@@ -27,7 +27,8 @@ from flows.terminal import Board
 from roberta_core.errors import TryAgain, UserError
 from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 
 RETRY_AFTER_S = (10.0, 30.0, 90.0)
 STEPS = ("register", "promote", "report")

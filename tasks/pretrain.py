@@ -29,7 +29,8 @@ from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, write_curve
 from roberta_core.train.ranks import Ranks, followers
 from roberta_core.train.recipes import recipe
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 from tasks.stage import LOGS, WORK, main
 from tasks.tracking import open_run
 

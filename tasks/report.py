@@ -23,7 +23,8 @@ from roberta_core.progress import human_count, human_time
 from tasks import gate
 from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
 from tasks.examples import DEEPEST_RANK, fill_mask_examples
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 from tasks.stage import stage_file
 from tasks.summary import NEVER_AVERAGED, corpus_tokens, documents_by_source, mean_score, protocol_line, read_if_there
 

@@ -22,7 +22,8 @@ from roberta_core.atomic import write_json
 from roberta_core.errors import EXIT_FAILED, EXIT_TRY_AGAIN, BadParams, Preempted, UserError
 from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 
 METRICS = Path("metrics")
 LOGS = Path("logs")

@@ -19,7 +19,7 @@ from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.folder import read_config
 from roberta_core.train.checkpoint import Checkpoints
 from tasks import taskdata
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.stage import main
 
 ROOT = Path(__file__).parents[2]

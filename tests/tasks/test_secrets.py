@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from roberta_core.errors import BadParams
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.registry import StoreAway, overview, register_all
 from tasks.report import write_report
 from tasks.tracking import open_run, shown_uri

@@ -8,7 +8,7 @@ import yaml
 
 from roberta_core.atomic import read_json
 from roberta_core.errors import BadInput
-from tasks.params import load_params
+from tasks.params_file import load_params
 from tasks.summary import documents_by_source, mean_score, protocol_line, run
 from tests.tasks.report_fixture import DOCUMENTS, SCORES, TASKS, finished_run
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from roberta_core.data.tokenizer import save_tokenizer, train_tokenizer
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification
-from tasks.params import Params, load_params
+from tasks.params import Params
+from tasks.params_file import load_params
 
 REPO = Path(__file__).parents[2]
 

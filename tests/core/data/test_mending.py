@@ -75,7 +75,7 @@ def test_masking_takes_time_that_grows_with_the_text():
         ":" * 200_000,
         "+1" * 100_000,
     ):
-        mask(run, ALL)
+        assert len(mask(run, ALL)[0]) <= len(run)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_real_quotes_stay_as_they_are():
     assert sum(text.count('"') for texts in dev.texts for text in texts) == 272
 
 
-def _refused(tmp_path, task, split, content, *words):
+def _expect_refused(tmp_path, task, split, content, *words):
     file = tmp_path / f"{split}.tsv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode("utf8"))
     with pytest.raises(BadInput) as caught:
@@ -113,7 +113,7 @@ RTE = "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n1\tA\tB\tnot_ent
     ],
 )
 def test_damage_gets_one_line_with_file_line_and_column(tmp_path, task, split, content, words):
-    _refused(tmp_path, task, split, content, *words)
+    _expect_refused(tmp_path, task, split, content, *words)
 
 
 def test_a_missing_file_is_named_and_a_missing_test_is_none(official, tmp_path):
