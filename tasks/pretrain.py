@@ -104,7 +104,9 @@ class Job:
 
 
 def _processes(params: Params) -> int:
-    """Ranks on this machine: as asked, else one a GPU, else one."""
+    """Ranks on this machine: as torchrun says, else as asked, else one a GPU, else one."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
     if params.runtime.processes:
         return params.runtime.processes
     return max(1, torch.cuda.device_count()) if params.runtime.device != "cpu" else 1
