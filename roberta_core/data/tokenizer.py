@@ -6,6 +6,7 @@ Ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then bytes and merges, `<mask>` la
 
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -15,6 +16,21 @@ from roberta_core.errors import BadInput
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK = "<mask>"
+
+
+@dataclass(frozen=True)
+class Specials:
+    """The special tokens of a family of encoders, as a tokenizer spells them."""
+
+    bos: str
+    pad: str
+    eos: str
+    unk: str
+    mask: str
+
+
+ROBERTA = Specials(*SPECIALS, MASK)
+BERT = Specials("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 
 def sample_by_hash(texts: Iterable[str], share: float) -> Iterator[str]:
@@ -54,22 +70,34 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int) -
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int | None = None) -> None:
-    """Writes `tokenizer.json` and the `tokenizer_config.json` that `transformers.AutoTokenizer` wants."""
+def save_tokenizer(
+    tokenizer: Tokenizer,
+    folder: Path,
+    max_length: int | None = None,
+    specials: Specials = ROBERTA,
+    token_types: bool = False,
+) -> None:
+    """Writes `tokenizer.json` and the `tokenizer_config.json` that `transformers.AutoTokenizer` wants.
+
+    Args:
+        max_length: tokens that the model takes; None leaves it out.
+        specials: how this tokenizer spells its special tokens.
+        token_types: the model tells the two texts of a pair apart by token types, as BERT does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "cls_token": "<s>",
-        "sep_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
+        "bos_token": specials.bos,
+        "eos_token": specials.eos,
+        "cls_token": specials.bos,
+        "sep_token": specials.eos,
+        "unk_token": specials.unk,
+        "pad_token": specials.pad,
         "mask_token": {
             "__type": "AddedToken",
-            "content": MASK,
-            "lstrip": True,
+            "content": specials.mask,
+            "lstrip": specials == ROBERTA,  # `<mask>` takes the space before it, `[MASK]` does not
             "rstrip": False,
             "single_word": False,
             "normalized": False,
@@ -78,18 +106,28 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int | None = 
         "padding_side": "right",
         "clean_up_tokenization_spaces": False,
     }
+    if token_types:
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", config | ({"model_max_length": max_length} if max_length else {}))
 
 
-def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
-    """Loads `tokenizer.json` and checks the ids that everything here relies on.
+def specials_of(tokenizer: Tokenizer) -> Specials | None:
+    """RoBERTa's special tokens or BERT's, whichever the vocabulary has in full; None where it has neither."""
+    for specials in (ROBERTA, BERT):
+        if None not in map(tokenizer.token_to_id, astuple(specials)):
+            return specials
+    return None
+
+
+def open_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
+    """Loads the `tokenizer.json` of any encoder with RoBERTa's or BERT's special tokens, for use with its own model.
 
     Args:
         folder: of the tokenizer or of a model.
-        plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a `<mask>`.
+        plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a mask.
 
     Raises:
-        BadInput: the file is missing, damaged, or has other special ids.
+        BadInput: the file is missing, damaged, or lacks the special tokens.
     """
     file = Path(folder) / "tokenizer.json"
     if not file.exists():
@@ -98,13 +136,32 @@ def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
         raise BadInput(f"{file} is damaged ({error}).", "Fetch or train it again.") from None
-    ids = [tokenizer.token_to_id(token) for token in SPECIALS]
-    if ids != [0, 1, 2, 3] or tokenizer.token_to_id(MASK) != tokenizer.get_vocab_size() - 1:
+    if specials_of(tokenizer) is None:
         raise BadInput(
-            f"{file}: the special tokens are not <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.",
-            "Use a RoBERTa tokenizer.",
+            f"{file} has neither RoBERTa's special tokens (<s>, <mask>) nor BERT's ([CLS], [MASK]).",
+            "Use the tokenizer of a RoBERTa or BERT model.",
         )
     tokenizer.encode_special_tokens = plain_text
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
+    """Loads a tokenizer for packing and pretraining, and checks the ids that packing and masking rely on.
+
+    Args:
+        folder: of the tokenizer or of a model.
+        plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a `<mask>`.
+
+    Raises:
+        BadInput: the file is missing, damaged, or has other special ids.
+    """
+    tokenizer = open_tokenizer(folder, plain_text)
+    ids = [tokenizer.token_to_id(token) for token in SPECIALS]
+    if ids != [0, 1, 2, 3] or tokenizer.token_to_id(MASK) != tokenizer.get_vocab_size() - 1:
+        raise BadInput(
+            f"{Path(folder) / 'tokenizer.json'}: the special tokens are not <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.",
+            "Use a RoBERTa tokenizer.",
+        )
     return tokenizer
