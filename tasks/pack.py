@@ -72,7 +72,7 @@ def run(params: Params) -> dict:
                 raise BadInput(
                     f"No {split} document has a token.", "Give the corpus more text, or lower clean.min_chars."
                 )
-            manifest = {**total, **config.model_dump(), "vocab_size": vocab_size}
+            manifest = {**total, "mode": config.mode, "max_length": config.max_length, "vocab_size": vocab_size}
             manifest |= {"tokenizer_sha256": digest_of(TOKENIZER / "tokenizer.json"), "files_sha256": files}
             write_json(out / split / "manifest.json", manifest)
             metrics |= {f"{split}_{name}": value for name, value in total.items()}

@@ -221,9 +221,9 @@ class Tokenizer(Section):
 
 
 class Pack(Section):
-    mode: Literal["full-sentences", "doc-sentences"] = Field(
+    mode: Literal["full-sentences", "doc-sentences", "best-fit"] = Field(
         "full-sentences",
-        description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document.",
+        description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document; best-fit: several documents share a row, and attention stays within each.",
     )
     max_length: Annotated[int, Field(ge=16, le=8192)] = Field(128, description="Tokens a row, <s> and </s> included.")
 
