@@ -2,7 +2,8 @@
 
 `map_shards(function, shards, workers)` yields the results in the order of the shards, whatever the number of workers,
 so that an output never depends on it. `function` must be importable (a module-level function or a `functools.partial`
-of one) and should return something small: the bulk goes to files.
+of one) and should return something small: the bulk goes to files. Shards go to processes of this machine, or, inside
+`on_cluster`, to the workers of a Dask scheduler (`roberta_core.cluster`); who calls `map_shards` need not know.
 """
 
 import multiprocessing
@@ -11,10 +12,25 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
+
+_scheduler = ""
+"""Address of the Dask scheduler that this process gives its shards to; "" for none."""
+
+
+@contextmanager
+def on_cluster(scheduler: str) -> Iterator[None]:
+    """Within the block, shards go to the workers of this Dask scheduler; "" changes nothing."""
+    global _scheduler
+    before, _scheduler = _scheduler, scheduler or _scheduler
+    try:
+        yield
+    finally:
+        _scheduler = before
 
 
 def worker_count(workers: int) -> int:
@@ -33,13 +49,23 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def map_shards(function: Callable[[Shard], Result], shards: Iterable[Shard], workers: int) -> Iterator[Result]:
+def map_shards(
+    function: Callable[[Shard], Result], shards: Iterable[Shard], workers: int, here: bool = False
+) -> Iterator[Result]:
     """Applies `function` to each shard on `workers` processes (0: one a core); results come in the order of the shards.
 
     With one worker, or one shard, everything happens in this process. At most two shards a worker are under way, so
     memory is bounded by the shards in flight. An error in a shard is raised here, and the shards not begun are dropped.
+
+    Args:
+        here: stay on this machine, cluster or not: the function reads what only this machine has.
     """
     shards = list(shards)
+    if _scheduler and not here and len(shards) > 1:
+        from roberta_core.cluster import map_on_cluster
+
+        yield from map_on_cluster(function, shards, _scheduler)
+        return
     count = min(worker_count(workers), len(shards))
     if count <= 1:
         yield from map(function, shards)

@@ -331,6 +331,10 @@ class Runtime(Section):
     """What changes speed only. DVC does not watch it."""
 
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes for shards; 0: one a core.")
+    dask_scheduler: str = Field(
+        "",
+        description="Address of a Dask scheduler (tcp://host:8786) whose workers take the shards instead; docs/scale.md. Empty: processes here.",
+    )
     downloads: Positive = Field(4, description="Files of a list of addresses that are fetched at once.")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="Torch threads in pretraining; 0: one a core.")
     processes: Annotated[int, Field(ge=0)] = Field(

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from roberta_core.atomic import write_json
 from roberta_core.errors import EXIT_FAILED, EXIT_TRY_AGAIN, BadParams, Preempted, UserError
+from roberta_core.executor import on_cluster
 from roberta_core.lock import held_lock
 from roberta_core.progress import human_time
 from tasks.params import Params
@@ -82,7 +83,8 @@ def main(stage: str, run: Callable[..., dict], arguments: Sequence[str] | None =
         params: Params = load_params()
         _check_arguments(stage, run, arguments)
         # two of the same would take away each other's temporary folder
-        with held_lock(WORK / "stages" / f"{name.replace('/', '_')}.lock", f"Another {name} is going on here"):
+        lock = held_lock(WORK / "stages" / f"{name.replace('/', '_')}.lock", f"Another {name} is going on here")
+        with lock, on_cluster(params.runtime.dask_scheduler):
             metrics = run(params, *arguments)
         write_json(METRICS / f"{name}.json", metrics)
         seconds = time.monotonic() - started

@@ -308,7 +308,7 @@ def read_python_docs(packages: list[str], source: str, workers: int, funnel: Fun
             funnel.keep(text)
             yield to_document(text, source, meta)
     progress = Progress("reading python-docs", sum(map(len, chunks)), "modules")
-    for documents, count, counted in map_shards(partial(_chunk_documents, source=source), chunks, workers):
+    for documents, count, counted in map_shards(partial(_chunk_documents, source=source), chunks, workers, here=True):
         funnel.merge(Funnel.from_dict(counted))
         progress.advance(count, f"{funnel.chars / 1e6:.1f} MB of text")
         yield from documents

@@ -1,0 +1,186 @@
+"""Time and memory of the data stages as the corpus grows, two processes against one, and what a new source costs.
+
+    python benchmarks/scale.py sizes 50 150 500      # a table by stage; each stage is a process of its own, as under DVC
+    python benchmarks/scale.py workers 100           # one process against two
+    python benchmarks/scale.py add 150               # a source of a tenth more, against all anew: seconds, and the same bytes
+
+The text is benchmarks/growing.py's, from ../shared/data or --data. Nothing is written beside a temporary folder.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.growing import write_corpus  # noqa: E402
+from benchmarks.watched import Watched, run  # noqa: E402
+from roberta_core.atomic import digest_of, read_json  # noqa: E402
+
+SAMPLE_MB = 32
+"""Text that the tokenizer learns from: less than the smallest size, so that its memory is the same for all."""
+
+OUTS = ("raw", "clean", "dedup", "shards", "packed")
+
+
+def project(folder: Path, sources: list[str], workers: int, **sections: dict) -> None:
+    """A project in `folder` with these sources under in/."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf8"))
+    params["corpus"] = {"sources": {source: {"kind": "files", "path": f"in/{source}"} for source in sources}}
+    params["tokenizer"] = {"vocab_size": 16384, "sample_mb": SAMPLE_MB}
+    params["runtime"] = {**params["runtime"], "workers": workers}
+    params["shard"] = {**params["shard"], "shard_mb": 16}
+    for name, section in sections.items():
+        params[name] = {**params.get(name, {}), **section}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf8")
+
+
+def stages_of(sources: list[str]) -> list[str]:
+    """Commands of the data stages, in the order of the DAG."""
+    per_source = [f"{stage} {source}" for stage in ("download", "clean") for source in sources]
+    return [*per_source, "dedup", "shard", "tokenizer", "pack"]
+
+
+def run_stage(folder: Path, stage: str) -> Watched:
+    """One stage as a process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return run([sys.executable, "-m", *f"tasks.{stage}".split()], folder, environment)
+
+
+def run_stages(folder: Path, stages: list[str]) -> dict[str, Watched]:
+    """Stages one after the other, summed by their first word."""
+    found: dict[str, Watched] = {}
+    for stage in stages:
+        one, name = run_stage(folder, stage), stage.split()[0]
+        if name in found:
+            was = found[name]
+            one = Watched(
+                was.seconds + one.seconds,
+                was.cpu_s + one.cpu_s,
+                max(was.peak_mb, one.peak_mb),
+                max(was.anon_mb, one.anon_mb),
+                max(was.processes, one.processes),
+            )
+        found[name] = one
+        print(f"  {stage}: {one.seconds:.1f} s so far, {one.peak_mb:.0f} MB", file=sys.stderr, flush=True)
+    return found
+
+
+def fresh(folder: Path) -> None:
+    """Takes away all that the stages made, and what they keep for speed."""
+    for name in ("data", "models", "metrics", "logs", ".work"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def sizes(args: argparse.Namespace) -> None:
+    """Time and memory by stage at each size."""
+    results: dict[float, dict[str, Watched]] = {}
+    texts: dict[float, float] = {}
+    for size in args.mb:
+        with tempfile.TemporaryDirectory(dir=args.dir) as name:
+            folder = Path(name)
+            texts[size] = sum(write_corpus(args.data, folder / "in", size).values())
+            project(folder, ["books", "wiki"], args.workers)
+            results[size] = run_stages(folder, stages_of(["books", "wiki"]))
+            told = {stage: read_json(folder / "metrics" / f"{stage}.json") for stage in ("dedup", "pack")}
+            print(
+                f"{texts[size]:.0f} MB: {told['dedup']['seen']} documents, {told['dedup']['kept']} kept, "
+                f"{told['pack']['train_tokens'] / 1e6:.1f} M tokens",
+                flush=True,
+            )
+    stages = list(results[args.mb[0]])
+    print("\n| stage | " + " | ".join(f"{texts[size]:.0f} MB" for size in args.mb) + " |")
+    print("|---" * (len(args.mb) + 1) + "|")
+    for stage in stages:
+        cells = [
+            f"{one.seconds:.1f} s, {one.peak_mb:.0f} ({one.anon_mb:.0f}) MB"
+            for one in (results[size][stage] for size in args.mb)
+        ]
+        print(f"| {stage} | " + " | ".join(cells) + " |")
+    total = {size: sum(one.seconds for one in results[size].values()) for size in args.mb}
+    peak = {size: max(one.peak_mb for one in results[size].values()) for size in args.mb}
+    print("| all | " + " | ".join(f"{total[size]:.1f} s, {peak[size]:.0f} MB" for size in args.mb) + " |")
+    print("| MB/s | " + " | ".join(f"{texts[size] / total[size]:.2f}" for size in args.mb) + " |")
+    least, most = args.mb[0], args.mb[-1]
+    growth = (total[most] / texts[most]) / (total[least] / texts[least])
+    print(f"\nlargest to smallest: seconds a MB {growth:.3f}, peak memory {peak[most] / peak[least]:.3f}")
+
+
+def workers(args: argparse.Namespace) -> None:
+    """One process against two, by stage, interleaved."""
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        folder = Path(name)
+        text = sum(write_corpus(args.data, folder / "in", args.mb).values())
+        found: dict[int, list[dict[str, Watched]]] = {1: [], 2: []}
+        digests = set()
+        for _ in range(args.rounds):
+            for count in (1, 2):
+                fresh(folder)
+                project(folder, ["books", "wiki"], count)
+                found[count].append(run_stages(folder, stages_of(["books", "wiki"])))
+                digests.add(tuple(digest_of(folder / "data" / out) for out in OUTS))
+    print(
+        f"{text:.0f} MB, {args.rounds} rounds, medians; the bytes are {'the same' if len(digests) == 1 else 'NOT THE SAME'}"
+    )
+    print("| stage | one process | two | ratio |\n|---|---|---|---|")
+    total = {1: 0.0, 2: 0.0}
+    for stage in found[1][0]:
+        middle = {
+            count: sorted(each[stage].seconds for each in found[count])[len(found[count]) // 2] for count in (1, 2)
+        }
+        total = {count: total[count] + middle[count] for count in (1, 2)}
+        print(f"| {stage} | {middle[1]:.1f} s | {middle[2]:.1f} s | {middle[1] / middle[2]:.2f} |")
+    print(f"| all | {total[1]:.1f} s | {total[2]:.1f} s | {total[1] / total[2]:.2f} |")
+
+
+def add(args: argparse.Namespace) -> None:
+    """A source of a tenth more: what is new, against all anew."""
+    old, sources = ["books", "wiki"], ["books", "wiki", "new"]
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        folder = Path(name)
+        write_corpus(args.data, folder / "in", args.mb)
+        # text of a round of its own, like nothing before
+        write_corpus(args.data, folder / "more", args.mb / 10, first_round=90)
+        (folder / "more").rename(folder / "in" / "new")
+        project(folder, old, args.workers)
+        run_stages(folder, stages_of(old))
+        project(folder, sources, args.workers)
+        joins = ["download new", "clean new", "dedup", "shard", "tokenizer", "pack"]
+        grown = run_stages(folder, joins)
+        digests = {out: digest_of(folder / "data" / out) for out in OUTS}
+        fresh(folder)
+        anew = run_stages(folder, stages_of(sources))
+        same = {out: digest_of(folder / "data" / out) == digests[out] for out in OUTS}
+    print(f"the same bytes: {same}")
+    print("| stage | all anew | with what is new | share |\n|---|---|---|---|")
+    for stage in anew:
+        whole, part = anew[stage].seconds, grown[stage].seconds
+        print(f"| {stage} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
+    for told, stages in (("to shards", ("download", "clean", "dedup", "shard")), ("all", tuple(anew))):
+        whole, part = (sum(each[stage].seconds for stage in stages) for each in (anew, grown))
+        print(f"| {told} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for command in (sizes, workers, add):
+        sub = commands.add_parser(command.__name__, help=command.__doc__)
+        sub.add_argument("mb", type=float, **({"nargs": "+"} if command is sizes else {}), help="MB of text")
+        sub.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+        sub.add_argument("--dir", type=Path, help="where the temporary folder goes")
+        sub.add_argument("--workers", type=int, default=2)
+        sub.add_argument("--rounds", type=int, default=1)
+        sub.set_defaults(run=command)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
