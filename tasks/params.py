@@ -156,7 +156,9 @@ class Clean(Section):
         0.5, description="With languages: documents whose language is less sure are dropped."
     )
     shingle_words: Positive = Field(5, description="Words in a shingle, for near-duplicates.")
-    num_hashes: Annotated[int, Field(ge=16, le=512)] = Field(112, description="MinHash functions a document.")
+    num_hashes: Annotated[int, Field(ge=16, le=512)] = Field(
+        112, description="Entries of a document's MinHash signature."
+    )
 
 
 class Dedup(Section):

@@ -216,7 +216,9 @@ def clean_shard(raw: Path, folder: Path, rules: Rules, hasher: MinHasher) -> dic
                 continue
             texts = clean.column("text").to_pylist()
             hashes = pa.array([content_hash(text) for text in texts], schema.field("hash").type)
-            minhash = pa.FixedSizeListArray.from_arrays(pa.array(hasher(texts).reshape(-1)), hasher.num_hashes)
+            minhash = pa.FixedSizeListArray.from_arrays(
+                pa.array(hasher(clean.column("text")).reshape(-1)), hasher.num_hashes
+            )
             texts_out.write_batch(clean)
             signatures_out.write_batch(pa.record_batch([hashes, minhash], schema=schema))
     return funnel.to_dict()

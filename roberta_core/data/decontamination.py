@@ -25,7 +25,7 @@ import numpy as np
 from roberta_core.data.archives import DAMAGED, Bound, seekable, unpack
 from roberta_core.data.formats import detect
 from roberta_core.data.lines import lines_of
-from roberta_core.data.minhash import BLOCK_BYTES, WORD, gram_hashes, shingle_hashes, word_hashes
+from roberta_core.data.words import WORD, blocks, gram_hashes, shingle_hashes, word_hashes
 from roberta_core.errors import BadInput
 
 FLAG_BITS = 24
@@ -195,7 +195,7 @@ def read_set(name: str, paths: Sequence[Path], words: int, min_words: int) -> Ev
     texts.pop("", None)
     hashes, text_of, kept = [], [], 0
     held = list(texts)
-    for block in _blocks(held):
+    for block in blocks(held):
         grams, counts = shingle_hashes(block, words)
         long_enough = word_hashes(block)[1] >= min_words
         grams = grams[np.repeat(long_enough, counts)]
@@ -210,16 +210,6 @@ def read_set(name: str, paths: Sequence[Path], words: int, min_words: int) -> Ev
     joined, owners = np.concatenate(hashes), np.concatenate(text_of)
     order = np.argsort(joined, kind="stable")
     return EvaluationSet(name, joined[order], owners[order], kept, len(held) - kept)
-
-
-def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Runs of texts of about `BLOCK_BYTES` each."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        size += len(text)
-        if size >= BLOCK_BYTES or index == len(texts) - 1:
-            yield texts[start : index + 1]
-            start, size = index + 1, 0
 
 
 # -- searching ----------------------------------------------------------------------------------------------------------
@@ -242,7 +232,7 @@ class Decontaminator:
         """The texts with a match, by place in `texts`: int64 [runs, 2], the first word and the one after the last of each run."""
         found: dict[int, np.ndarray] = {}
         start = 0
-        for block in _blocks(texts):
+        for block in blocks(texts):
             for index, runs, matched in self._find(block):
                 found[start + index] = runs
                 self._count(matched)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from roberta_core.data.corpus import Corpus, content_hashes, holding, read_rows
 from roberta_core.data.documents import open_shard
-from roberta_core.data.minhash import BLOCK_BYTES, mix, powers, shingle_hashes
+from roberta_core.data.words import blocks, mix, powers, shingle_hashes
 from roberta_core.executor import map_shards
 from roberta_core.progress import Progress
 
@@ -151,13 +151,9 @@ def candidates(corpus: Corpus, numbers: np.ndarray, num_hashes: int, threshold: 
 def shingle_sets(texts: Sequence[str], shingle_words: int) -> list[np.ndarray]:
     """The set of shingle hashes of each text: sorted uint64 arrays without repeats."""
     sets: list[np.ndarray] = []
-    start = size = 0
-    for index, text in enumerate(texts):
-        size += len(text)
-        if size >= BLOCK_BYTES or index == len(texts) - 1:
-            hashes, counts = shingle_hashes(texts[start : index + 1], shingle_words)
-            sets += [np.unique(part) for part in np.split(hashes, np.cumsum(counts)[:-1])]
-            start, size = index + 1, 0
+    for block in blocks(texts):
+        hashes, counts = shingle_hashes(block, shingle_words)
+        sets += [np.unique(part) for part in np.split(hashes, np.cumsum(counts)[:-1])]
     return sets
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from roberta_core.data.minhash import UNSPACED, gram_hashes, mix
+from roberta_core.data.words import UNSPACED, gram_hashes, mix
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 BULLETS = ("•", "‣", "◦", "▪", "*", "-", "–")

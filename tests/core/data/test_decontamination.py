@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roberta_core.data.decontamination import Decontaminator, find_sets, read_set, strings_of
-from roberta_core.data.minhash import UNSPACED, WORD, gram_hashes, shingle_hashes, word_hashes
+from roberta_core.data.words import UNSPACED, WORD, gram_hashes, shingle_hashes, word_hashes
 from roberta_core.errors import BadInput
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -97,7 +97,7 @@ def test_blocks_do_not_change_what_is_found(tmp_path, monkeypatch):
     texts = [" ".join(f"e{rng.randrange(10**6)}" for _ in range(20)) for _ in range(20)]
     documents = [prose(rng, 30) + " " + (texts[n % 20] if n % 4 == 0 else "") for n in range(100)]
     whole = searcher(tmp_path, texts).find(documents)
-    monkeypatch.setattr("roberta_core.data.decontamination.BLOCK_BYTES", 700)
+    monkeypatch.setattr("roberta_core.data.words.PIECE_BYTES", 700)
     parts = searcher(tmp_path, texts).find(documents)
     assert {n: runs.tolist() for n, runs in whole.items()} == {n: runs.tolist() for n, runs in parts.items()}
     assert len(whole) == 25
