@@ -9,17 +9,15 @@ stage), and a pickled function a shard.
 Workers run one thread each (`dask worker <scheduler> --nthreads 1 --nworkers auto`): the work holds Python's lock.
 """
 
-import hashlib
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
+from roberta_core.code_digest import WRITERS, code_digest
 from roberta_core.errors import BadInput, TryAgain
 
 Shard = TypeVar("Shard")
@@ -33,25 +31,7 @@ POLL_S = 2.0
 SHARDS_A_THREAD = 2
 """Shards under way a thread of the cluster: one that runs, and the next, so that no worker waits for this process."""
 
-WRITERS = ("numpy", "pyarrow", "tokenizers", "ftfy", "py3langid", "trafilatura")
-"""Packages whose version may show in the bytes of an output."""
-
 MARK = Path(".work/cluster-mark")
-
-
-@cache
-def code_digest() -> str:
-    """A hash of this package's code and of the versions of `WRITERS`, as this process first saw them."""
-    total = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        total.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
-    for name in WRITERS:
-        try:
-            total.update(f"{name} {version(name)}\n".encode())
-        except PackageNotFoundError:
-            total.update(f"{name} is absent\n".encode())
-    return total.hexdigest()
 
 
 def _mark() -> str:

@@ -16,9 +16,11 @@ from roberta_core.data.documents import open_shard
 from roberta_core.data.funnel import EXAMPLE_CHARS, EXAMPLES, Funnel
 from roberta_core.data.paragraphs import repeated_paragraphs
 from roberta_core.errors import BadInput
+from tasks.leftovers import set_aside
 from tasks.params import Params
 from tasks.stage import main
 
+RAW = Path("data/raw")
 CLEAN = Path("data/clean")
 DEDUP = Path("data/dedup")
 
@@ -26,6 +28,7 @@ DEDUP = Path("data/dedup")
 def run(params: Params) -> dict:
     """Marks duplicates; of several, the one that comes first in the order of params.corpus.sources stays."""
     sources = list(params.corpus.sources)
+    set_aside((RAW, CLEAN), sources)
     corpus = open_corpus(CLEAN, sources)
     if not corpus.size:
         raise nothing_clean(sources)

@@ -13,14 +13,16 @@ from roberta_core.data.documents import open_shard, shard_paths
 from roberta_core.data.packing import token_type, write_packed
 from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.errors import BadInput
-from roberta_core.executor import map_shards, worker_count
+from roberta_core.executor import worker_count
 from roberta_core.progress import Progress
+from roberta_core.reuse import Reuse
 from tasks.params import Params
-from tasks.stage import main
+from tasks.stage import WORK, main
 
 SHARDS = Path("data/shards")
 TOKENIZER = Path("models/tokenizer")
 OUT = Path("data/packed")
+KEPT = WORK / "packed"
 SPLITS = ("train", "validation")
 
 
@@ -51,6 +53,8 @@ def run(params: Params) -> dict:
     vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
     config = params.pack
     metrics: dict[str, float] = {}
+    tokenizer_sha256, reuse = digest_of(TOKENIZER / "tokenizer.json"), Reuse(KEPT)
+    recipe = {**config.model_dump(), "tokenizer": tokenizer_sha256}
     with atomic_dir(OUT) as out:
         for split in SPLITS:
             shards = shard_paths(SHARDS / split)
@@ -63,7 +67,7 @@ def run(params: Params) -> dict:
             progress = Progress(f"pack {split}", len(jobs), "shards")
             total = {"documents": 0, "tokens": 0, "rows": 0, "padding": 0}
             files = {}
-            for (_, file), (counts, digest) in zip(jobs, map_shards(pack, jobs, params.runtime.workers)):
+            for (_, file), (counts, digest) in zip(jobs, reuse.map(pack, jobs, params.runtime.workers, recipe)):
                 files[file.name] = digest
                 total = {name: total[name] + counts[name] for name in total}
                 progress.advance()
@@ -73,10 +77,13 @@ def run(params: Params) -> dict:
                     f"No {split} document has a token.", "Give the corpus more text, or lower clean.min_chars."
                 )
             manifest = {**total, "mode": config.mode, "max_length": config.max_length, "vocab_size": vocab_size}
-            manifest |= {"tokenizer_sha256": digest_of(TOKENIZER / "tokenizer.json"), "files_sha256": files}
+            manifest |= {"tokenizer_sha256": tokenizer_sha256, "files_sha256": files}
             write_json(out / split / "manifest.json", manifest)
             metrics |= {f"{split}_{name}": value for name, value in total.items()}
             metrics[f"{split}_fill"] = round(1 - total["padding"] / (total["rows"] * config.max_length), 6)
+    reuse.forget_others()
+    if reuse.taken:
+        print(f"pack: {reuse.taken} shards as they were", flush=True)
     return metrics
 
 

@@ -327,3 +327,18 @@ def test_a_real_wikiextractor_file(here):
     assert told["download-wiki"]["seen"] == raw.count(b"<doc ") and told["download-wiki"]["dropped_title_only"] > 100
     assert told["shard"]["kept"] > 200
     assert not any("<doc" in text or "&amp;" in text or "\n\n\n" in text for text in texts_in("data/shards/train"))
+
+
+def test_a_source_that_was_taken_out_is_set_aside_and_changes_nothing(here):
+    write_jsonl("in/a.jsonl", [article(n) for n in range(30)])
+    write_jsonl("in/b.jsonl", [article(n) for n in range(20, 40)])
+    alone = params_of({"a": files("in/a.jsonl")})
+    run_all(alone)
+    before = digest_of(Path("data"))
+    run_all(params_of({"a": files("in/a.jsonl"), "b": files("in/b.jsonl")}))
+    assert digest_of(Path("data")) != before
+    (Path("data/clean") / ".c.tmp").mkdir()
+    dedup.run(alone)
+    shard.run(alone)
+    assert digest_of(Path("data")) == before
+    assert len(texts_in(".work/removed/raw/b")) == 20 and Path("data/clean/.c.tmp").is_dir()
