@@ -1,6 +1,7 @@
 """New data costs what is new: a source that is added gives the bytes of a full rebuild, and old shards are not packed again."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def here(tmp_path, monkeypatch):
     Path("in").mkdir()
     for name, start, stop in (("old", 0, 400), ("new", 380, 440)):
         rows = [
-            " ".join(f"word{(number * 7919 + place * 104729) % 9973}" for place in range(100))
+            " ".join(f"word{drawn}" for drawn in random.Random(number).choices(range(5000), k=100))
             for number in range(start, stop)
         ]
         Path(f"in/{name}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))

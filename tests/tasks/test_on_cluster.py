@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -25,8 +26,8 @@ STAGES = ("download texts", "clean texts", "dedup", "shard", "tokenizer", "pack"
 
 def article(number: int) -> str:
     """Text of its own for each number; every fifth is nearly the one before it."""
-    words = [f"word{((number - (number % 5 == 4)) * 7919 + place * 104729) % 9973}" for place in range(120)]
-    return " ".join(words) + f" ends {number}"
+    drawn = random.Random(number - (number % 5 == 4)).choices(range(5000), k=120)
+    return " ".join(f"word{each}" for each in drawn) + f" ends {number}"
 
 
 def build(folder: Path, scheduler: str) -> dict[str, str]:
