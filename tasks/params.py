@@ -257,6 +257,10 @@ class Pretrain(Section):
     eval_every: Positive = Field(100, description="Updates between two evaluations.")
     eval_rows: Positive = Field(512, description="Held-out rows that are scored (all where there are fewer).")
     log_every: Positive = Field(10, description="Updates between two points of the training curve.")
+    average_last: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="The encoder is the mean of the weights at this many last evaluations; 0: the last weights. It helps where the learning rate does not fall to 0.",
+    )
 
 
 class Glue(Section):
@@ -351,6 +355,9 @@ class Runtime(Section):
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
     keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept for resume.")
+    milestone_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="Every so many updates the model is kept for good, in models/milestones; 0: never."
+    )
 
 
 class Params(Section):

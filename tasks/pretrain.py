@@ -1,14 +1,15 @@
 """Stage `pretrain`: packed rows to `models/encoder/`.
 
 Checkpoints lie outside the outputs, under `.work/pretrain/<fingerprint>/`, because DVC removes a stage's outputs before
-it runs it: a killed run goes on from there, and a run with other parameters, data or tokenizer never sees them.
+it runs it: a killed run goes on from there, and a run with other parameters, data or tokenizer never sees them. The
+last one stays when the stage has ended, so that a repeat (DVC could not record the output) takes seconds. Milestones
+are models that nothing here removes: `models/milestones/<fingerprint>/step-000010000/`.
 
 On a machine with several GPUs this process is rank 0 and starts the others; under torchrun, on one node or many, every
 rank runs this same module.
 """
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from roberta_core.errors import BadInput, UserError
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.neighbours import start_with_neighbours
-from roberta_core.train.checkpoint import Checkpoints, fingerprint
+from roberta_core.train.checkpoint import Checkpoints, clear_finished, fingerprint
 from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, write_curve
 from roberta_core.train.ranks import Ranks, followers
@@ -37,6 +38,8 @@ from tasks.tracking import open_run
 PACKED = Path("data/packed")
 TOKENIZER = Path("models/tokenizer")
 OUT = Path("models/encoder")
+MILESTONES = Path("models/milestones")
+RUNS = WORK / "pretrain"
 
 
 def train_config(params: Params) -> TrainConfig:
@@ -52,7 +55,10 @@ def train_config(params: Params) -> TrainConfig:
         dropout=section.dropout,
         clip_norm=section.clip_norm,
     )
-    shared = ("max_steps", "batch_size", "mask_prob", "precision", "eval_every", "eval_rows", "log_every")
+    shared = (
+        *("max_steps", "batch_size", "mask_prob", "precision", "eval_every", "eval_rows", "log_every"),
+        "average_last",
+    )
     return TrainConfig(recipe=chosen, seed=params.seed, **{name: getattr(section, name) for name in shared})
 
 
@@ -79,7 +85,13 @@ class Job:
             train=self.rows.manifest,
             validation=self.validation.manifest,
         )
-        self.work = WORK / "pretrain" / self.fingerprint
+        self.checkpoints = Checkpoints(
+            RUNS / self.fingerprint,
+            self.fingerprint,
+            runtime.keep_checkpoints,
+            MILESTONES / self.fingerprint,
+            sorted(TOKENIZER.glob("*.json")),
+        )
         self.held_out = HeldOut(self.validation, section.eval_rows, vocab_size)
         self.model = RobertaForMaskedLM(self.model_config, params.seed)
         if self.config.recipe.neighbours:
@@ -95,8 +107,14 @@ class Job:
             self.rows,
             self.held_out,
             self.config,
-            RunConfig(self.device, runtime.micro_batch, runtime.compile, runtime.checkpoint_minutes * 60),
-            Checkpoints(self.work, self.fingerprint, runtime.keep_checkpoints),
+            RunConfig(
+                self.device,
+                runtime.micro_batch,
+                runtime.compile,
+                runtime.checkpoint_minutes * 60,
+                runtime.milestone_steps,
+            ),
+            self.checkpoints,
             on_point=on_point,
             should_stop=lambda: bool(self._stopping),
             ranks=Ranks(self.device),
@@ -115,7 +133,7 @@ def _processes(params: Params) -> int:
 def run(params: Params) -> dict:
     """Trains to the end, or resumes; writes the encoder, its curves, and the numbers."""
     with (
-        held_lock(WORK / "pretrain" / "lock", "Another pretraining of this project is going on"),
+        held_lock(RUNS / "lock", "Another pretraining of this project is going on"),
         followers(_processes(params), [sys.executable, "-m", "tasks.pretrain"]),
     ):
         return _run(params)
@@ -126,6 +144,7 @@ def follow() -> int:
     try:
         training = Job(load_params()).training()
         training.train()
+        training.weights()
         training.ranks.close()
     except UserError as error:  # rank 0 says the same
         return error.exit_code
@@ -135,6 +154,7 @@ def follow() -> int:
 def _run(params: Params) -> dict:
     section = params.pretrain
     job = Job(params)
+    clear_finished(RUNS, job.fingerprint)
     config, model_config, held_out = job.config, job.model_config, job.held_out
     unigram = held_out.unigram_entropy()
     ranks = _processes(params)
@@ -151,6 +171,7 @@ def _run(params: Params) -> dict:
     with open_run("pretrain", params, section=flat, inputs={"packed": PACKED}) as tracked:
         training = job.training(on_point=tracked.log)
         final = training.train()
+        weights = training.weights()
         training.ranks.close()
         gain = unigram - final.loss
         on_plateau = gain < PLATEAU_NATS
@@ -175,7 +196,7 @@ def _run(params: Params) -> dict:
             "on_plateau": int(on_plateau),
         }
         with atomic_dir(OUT) as out:
-            training.model.save_pretrained(out)
+            training.model.save_pretrained(out, weights)
             save_tokenizer(load_tokenizer(TOKENIZER, plain_text=False), out, model_config.max_length)
             write_json(
                 out / "training.json",
@@ -194,7 +215,7 @@ def _run(params: Params) -> dict:
                 speed | {"device": str(job.device), "threads": job.threads, "precision": section.precision},
             )
         tracked.finish(metrics | speed, OUT)
-    shutil.rmtree(job.work, ignore_errors=True)
+    job.checkpoints.finish()
     return metrics
 
 

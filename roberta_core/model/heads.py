@@ -3,7 +3,7 @@
 Both load and save Hugging Face folders (`roberta_core.model.folder`), with equal logits there and here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from roberta_core.model.config import RobertaConfig
 from roberta_core.model.encoder import Roberta, initialise
 from roberta_core.model.folder import read_config, read_weights, write_folder
 
+WORDS = "roberta.embeddings.word_embeddings.weight"
+"""The one tensor that is larger in memory than in its file: the model pads the vocabulary."""
+
 
 class _Saved(nn.Module):
     """What both models share: a configuration, an encoder, and their folder."""
@@ -23,11 +26,26 @@ class _Saved(nn.Module):
     architecture: str
     config: RobertaConfig
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Writes `config.json` and `model.safetensors` (float32, vocabulary not padded) into `folder`."""
-        weights = dict(self.state_dict())
-        name = "roberta.embeddings.word_embeddings.weight"
-        weights[name] = weights[name][: self.config.vocab_size]
+    def saved_weights(
+        self, whole: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and tensors as `model.safetensors` holds them: the vocabulary without its padding.
+
+        Args:
+            whole: gathers a tensor that is sharded among ranks.
+        """
+        for name, tensor in self.state_dict().items():
+            tensor = whole(tensor)
+            yield name, tensor[: self.config.vocab_size] if name == WORDS else tensor
+
+    def save_pretrained(self, folder: Path | str, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Writes `config.json` and `model.safetensors` (float32) into `folder`.
+
+        Args:
+            folder: made where it is missing.
+            weights: what `saved_weights` gave, gathered or copied before; None: the weights as they are now.
+        """
+        weights = dict(self.saved_weights()) if weights is None else weights
         write_folder(Path(folder), self.config.to_hugging_face(self.architecture), weights)
 
     def _load(self, weights: Mapping[str, torch.Tensor], folder: Path, fresh: tuple[str, ...] = ()) -> None:
@@ -47,7 +65,7 @@ class _Saved(nn.Module):
                         "It is no RoBERTa model of this kind; give another folder.",
                     )
                 given = weights[name]
-                padded = name == "roberta.embeddings.word_embeddings.weight"
+                padded = name == WORDS
                 expected = (self.config.vocab_size, *target.shape[1:]) if padded else tuple(target.shape)
                 if tuple(given.shape) != expected:
                     raise BadInput(

@@ -29,6 +29,7 @@ from roberta_core.train.masking import IGNORED, mask_batch
 from roberta_core.train.optimizer import Optimizers
 from roberta_core.train.ranks import Ranks
 from roberta_core.train.recipes import Recipe
+from roberta_core.train.saver import Saver
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainConfig:
     eval_every: int
     eval_rows: int
     log_every: int
+    average_last: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class RunConfig:
     micro_batch: int = 0
     compile: bool = False
     checkpoint_s: float = 120.0
+    milestone_steps: int = 0
 
 
 @dataclass
@@ -125,6 +128,8 @@ class Pretraining:
             self.step, self.history = state["step"], History(**state["history"])
             if self.ranks.first:
                 print(f"pretrain: resumed at update {self.step}", flush=True)
+        self.saver = Saver(checkpoints, model, self.optimizers, self.ranks, config.average_last)
+        self._saved_at = time.monotonic()
         # Compiled once for the fixed shape of training; evaluation runs the plain model.
         self._forward = torch.compile(model) if run.compile else model
 
@@ -135,13 +140,12 @@ class Pretraining:
             Preempted: `should_stop` said so; a checkpoint was written.
             BadInput: the loss is not a number.
         """
-        last_saved = time.monotonic()
         progress = Progress("pretrain", self.config.max_steps, "updates", done=self.step)
         loss_sum = torch.tensor(self.history.loss_sum, device=self.run.device)
         while self.step < self.config.max_steps:
             started = time.perf_counter()
             lr = self.config.recipe.lr_at(self.step, self.config.max_steps)
-            loss, norm, tokens, stop = self._update(lr)
+            loss, norm, tokens, stop, due = self._update(lr)
             loss_sum += loss
             self.step += 1
             self.history.tokens += tokens
@@ -150,29 +154,26 @@ class Pretraining:
                 self._log(loss_sum, lr, norm)
                 loss_sum.zero_()
             self.step_s += time.perf_counter() - started
-            if self.step % self.config.eval_every == 0 or self.step == self.config.max_steps:
+            last = self.step == self.config.max_steps
+            point = self.step % self.config.eval_every == 0 or last
+            if point:
                 self._evaluate()
             if self.ranks.first:
                 progress.advance(1, self._note())
+            self._save(loss_sum, checkpoint=due or stop or last, point=point)
             if stop:
-                self._save(loss_sum)
-                raise Preempted(
-                    f"Stopped after update {self.step}; a checkpoint is kept.", "Run again to go on from there."
-                )
-            if time.monotonic() - last_saved >= self.run.checkpoint_s:
-                self._save(loss_sum)
-                last_saved = time.monotonic()
+                self._stopped()
         if self.ranks.first:
             progress.finish(self._note())
-        last = self.history.validation[-1]
-        return Evaluation(last["loss"], last["accuracy"])
+        self.saver.wait()
+        return self._result()
 
-    def _update(self, lr: float) -> tuple[torch.Tensor, torch.Tensor | None, int, bool]:
+    def _update(self, lr: float) -> tuple[torch.Tensor, torch.Tensor | None, int, bool, bool]:
         """One update.
 
         Returns:
             The mean loss of the whole batch (nats, on the device), the gradient norm if clipping is on, the batch's real
-            tokens, and whether a rank was asked to stop.
+            tokens, whether a rank was asked to stop, and whether rank 0 finds a checkpoint due.
         """
         config, device = self.config, self.run.device
         numbers, epochs = rows_at(self.step * config.batch_size, config.batch_size, len(self.rows), config.seed)
@@ -193,8 +194,9 @@ class Pretraining:
             self.model.config.vocab_size,
         )
         own_count = masked.labels.ne(IGNORED).sum()
+        due = self.ranks.first and time.monotonic() - self._saved_at >= self.run.checkpoint_s
         if self.ranks.world > 1:
-            count, tokens, stop = self.ranks.sum(own_count, own_tokens, self.should_stop())
+            count, tokens, stop, due = self.ranks.sum(own_count, own_tokens, self.should_stop(), due)
         else:  # nothing to wait for: the count stays on the device
             count, tokens, stop = own_count, own_tokens, self.should_stop()
         # dropout's draw belongs to the update and the rank, not to the process
@@ -216,7 +218,7 @@ class Pretraining:
         if config.recipe.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.recipe.clip_norm)
         self.optimizers.step(lr)
-        return total, norm, int(tokens), bool(stop)
+        return total, norm, int(tokens), bool(stop), bool(due)
 
     def _log(self, loss_sum: torch.Tensor, lr: float, norm: torch.Tensor | None) -> None:
         since = (self.step - 1) % self.config.log_every + 1
@@ -251,11 +253,47 @@ class Pretraining:
         """Real tokens (no padding) a second over the updates of this process; evaluation and saving do not count."""
         return self.step_tokens / self.step_s if self.step_s else 0.0
 
-    def _save(self, loss_sum: torch.Tensor) -> None:
-        """Rank 0 writes; the others hold the same weights and go on."""
+    def _save(self, loss_sum: torch.Tensor, checkpoint: bool, point: bool) -> None:
+        """Starts to save what is wanted after this update, if anything."""
+        every = self.run.milestone_steps
+        milestone = bool(every) and self.step % every == 0
+        point = point and self.config.average_last > 0
+        if not (checkpoint or milestone or point):
+            return
         self.history.loss_sum = self._finite(loss_sum)  # a spoilt state is never saved
-        if self.ranks.first:
-            self.checkpoints.save(self.step, self.model, self.optimizers.state(), {"history": asdict(self.history)})
+        state = {"history": asdict(self.history)} if checkpoint else None
+        self.saver.save(self.step, state, milestone, point)
+        if checkpoint:
+            self._saved_at = time.monotonic()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's weights as they are saved, whole even where ranks share them; all ranks call it."""
+        return dict(self.model.saved_weights(self.ranks.whole))
+
+    def _stopped(self) -> None:
+        """Waits for the checkpoint of a run that was asked to stop. Raises `Preempted`."""
+        if self.saver.wait() is None:
+            raise Preempted(
+                f"Stopped after update {self.step}; a checkpoint is kept.", "Run again to go on from there."
+            )
+        raise Preempted(
+            f"Stopped after update {self.step}, whose checkpoint could not be written.",
+            "Make room; the next run goes on from the one before.",
+        )
+
+    def _result(self) -> Evaluation:
+        """The last evaluation; with `average_last`, of the mean weights, which the model holds from then on."""
+        last = self.history.validation[-1]
+        if not self.config.average_last:
+            return Evaluation(last["loss"], last["accuracy"])
+        self.ranks.sum(0)  # rank 0 has written the last point
+        steps = [point["step"] for point in self.history.validation[-self.config.average_last :]]
+        own = self.model.state_dict()
+        for name, tensor in self.checkpoints.average(steps).items():
+            self.ranks.fill(own[name], tensor)
+        scored = self.held_out.score(self.model, self.run.device, self.config.precision, self.ranks)
+        self.on_point(self.step, {"averaged/loss": scored.loss, "averaged/accuracy": scored.accuracy})
+        return scored
 
 
 def write_curve(points: list[dict], file: Path) -> None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import distribute_tensor
 
 from roberta_core.errors import EXIT_TRY_AGAIN
 
@@ -69,6 +70,20 @@ class Ranks:
         distributed.all_reduce(flat)
         for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
             gradient.copy_(summed.view_as(gradient))
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The whole of a tensor that may be sharded among the ranks; all of them call it."""
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    @torch.no_grad()
+    def fill(self, target: torch.Tensor, whole: torch.Tensor) -> None:
+        """Copies `whole` into the first rows of `target`, which may be sharded; all ranks call it."""
+        if not hasattr(target, "full_tensor"):
+            target[: len(whole)].copy_(whole)
+            return
+        full = target.full_tensor()
+        full[: len(whole)].copy_(whole)
+        target.copy_(distribute_tensor(full, target.device_mesh, target.placements))
 
     def close(self) -> None:
         """Leaves the group."""

@@ -44,15 +44,16 @@ def build(
     batch_size: int = 8,
     checkpoint_s: float = 0.0,
     dropout: float = 0.1,
+    milestone_steps: int = 0,
+    average_last: int = 0,
 ) -> Pretraining:
     """The run, resumed from its newest checkpoint; it writes one after every update."""
     torch.set_num_threads(1)
     rows, validation = make_rows(folder / "train"), make_rows(folder / "validation", 30, seed=2)
-    config = TrainConfig(
-        steps, batch_size, 0.15, recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout), "fp32", 1, 10, 64, 4
-    )
+    chosen = recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout)
+    config = TrainConfig(steps, batch_size, 0.15, chosen, "fp32", 1, 10, 64, 4, average_last=average_last)
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
-    run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s)
+    run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps)
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
     return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), config, run, checkpoints, should_stop=should_stop)
 
@@ -69,8 +70,9 @@ if __name__ == "__main__":
     )
     with contextlib.suppress(Preempted):
         training.train()
+        weights = training.weights()
         if training.ranks.first:
-            training.model.save_pretrained(Path(target) / "done")
+            training.model.save_pretrained(Path(target) / "done", weights)
             history = {"train": training.history.train, "validation": training.history.validation}
             write_json(Path(target) / "done" / "history.json", history)
     training.ranks.close()
