@@ -11,7 +11,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from roberta_core.model.attention import attend
 from roberta_core.model.config import RobertaConfig
+from roberta_core.model.dropout import Dropout
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm, computed in float32 and given back in the type that came in: under autocast the stream stays bfloat16."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., D] -> [..., D]."""
+        return super().forward(hidden).to(hidden.dtype)
 
 
 class Embeddings(nn.Module):
@@ -23,8 +33,8 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.LayerNorm = Norm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: torch.Tensor, padded: bool) -> torch.Tensor:
         """`input_ids` [B, L] -> [B, L, D]. With `padded`, padding anywhere in a row is skipped in the count of positions."""
@@ -36,7 +46,11 @@ class Embeddings(nn.Module):
             start = self.pad_token_id + 1
             positions = self.position_embeddings.weight[start : start + input_ids.shape[1]]
         hidden = self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
-        return self.dropout(self.LayerNorm(hidden))
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = self.LayerNorm(hidden).to(torch.get_autocast_dtype(hidden.device.type))
+        else:
+            hidden = self.LayerNorm(hidden)
+        return self.dropout(hidden)
 
 
 class SelfAttention(nn.Module):
@@ -56,10 +70,7 @@ class SelfAttention(nn.Module):
         weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
         bias = torch.cat((self.query.bias, self.key.bias, self.value.bias))
         qkv = F.linear(hidden, weight, bias).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, L, D / H]
-        dropout = self.dropout_prob if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
-        return mixed.transpose(1, 2).reshape(batch, length, width)
+        return attend(qkv, attention_mask, self.dropout_prob if self.training else 0.0)
 
 
 class ResidualOutput(nn.Module):
@@ -68,12 +79,12 @@ class ResidualOutput(nn.Module):
     def __init__(self, width: int, config: RobertaConfig):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.LayerNorm = Norm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, inner: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """`inner` [B, L, width], `residual` [B, L, D] -> [B, L, D]."""
-        return self.LayerNorm(residual + self.dropout(self.dense(inner)))
+        return self.LayerNorm(self.dropout.plus(self.dense(inner), residual))
 
 
 class Attention(nn.Module):
