@@ -33,19 +33,20 @@ def run(params: Params) -> dict:
     if not corpus.size:
         raise nothing_clean(sources)
     given = params.dedup
-    verdict = deduplicate(
-        corpus,
-        given.exact,
-        given.near,
-        given.threshold,
-        params.clean.num_hashes,
-        params.clean.shingle_words,
-        params.runtime.workers,
-    )
-    funnel = funnel_of(corpus, verdict)
-    kept = {source: verdict.keep[corpus.rows_of(source)] for source in sources}
     repeats = {}
     with atomic_dir(DEDUP) as folder:
+        verdict = deduplicate(
+            corpus,
+            given.exact,
+            given.near,
+            given.threshold,
+            params.clean.num_hashes,
+            params.clean.shingle_words,
+            params.runtime.workers,
+            folder,
+        )
+        funnel = funnel_of(corpus, verdict)
+        kept = {source: verdict.keep[corpus.rows_of(source)] for source in sources}
         for source, keep in kept.items():
             write_table(pa.table({"keep": pa.array(keep)}), folder / f"keep-{source}.arrow")
         if given.paragraphs:
@@ -59,6 +60,8 @@ def run(params: Params) -> dict:
         write_json(folder / "funnel.json", funnel.to_dict())
     per_source = {f"kept_{source}": int(keep.sum()) for source, keep in kept.items()}
     pairs = {"candidate_pairs": verdict.candidates, "confirmed_pairs": verdict.confirmed}
+    if verdict.left_alone:
+        pairs["crowded_groups"] = verdict.left_alone
     return funnel.metrics() | pairs | repeats | per_source
 
 

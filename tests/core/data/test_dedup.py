@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roberta_core.data import dedup
+from roberta_core.data.bands import bands_and_rows
 from roberta_core.data.cleaning import Rules, clean_shard
+from roberta_core.data.clusters import join
 from roberta_core.data.corpus import open_corpus, read_rows
-from roberta_core.data.dedup import Verdict, bands_and_rows, deduplicate, first_of_equals, join
+from roberta_core.data.dedup import NearSearch, Verdict, deduplicate, first_of_equals
 from roberta_core.data.documents import Document, doc_id, shard_paths, write_shards
 from roberta_core.data.minhash import MinHasher
 from roberta_core.errors import BadInput
@@ -64,9 +65,11 @@ def test_planted_near_duplicates_against_brute_force(tmp_path):
     assert len(corpus.texts) > 2
     sets = [shingle_set(text) for text in texts]
     true = {pair for pair in combinations(range(len(texts)), 2) if similarity(sets[pair[0]], sets[pair[1]]) >= 0.8}
-    pairs = dedup.candidates(corpus, np.arange(len(texts)), 112, 0.8)
-    alike = dedup.jaccard(corpus, pairs, 5, workers=1)
-    np.testing.assert_allclose(alike, [similarity(sets[a], sets[b]) for a, b in pairs], atol=1e-12)
+    search = NearSearch(corpus, np.ones(len(texts), bool), 0.8, 112, 5, workers=1)
+    search.run()
+    pairs = [divmod(code, len(texts)) for code in search.compared.codes.tolist()]
+    expected_similarity = [similarity(sets[a], sets[b]) for a, b in pairs]
+    np.testing.assert_allclose(search.compared.similarity, expected_similarity, atol=1e-12)
 
     expected = join(len(texts), np.array(sorted(true)))
     verdict = verdict_on(tmp_path, "s")
@@ -121,8 +124,7 @@ def test_a_copy_of_a_near_duplicate_is_told_as_near(tmp_path):
     assert verdict.similarity.tolist() == pytest.approx([1, 96 / 97, 96 / 97])
 
 
-def test_many_alike_in_one_band_are_found_without_comparing_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(dedup, "GATHERED", 50)
+def test_many_alike_in_one_band_are_found_without_comparing_all(tmp_path):
     base = [f"word{n}" for n in range(200)]
     clean_folder(tmp_path, "s", [" ".join([*base, str(n)]) for n in range(400)])
     verdict = verdict_on(tmp_path, "s")

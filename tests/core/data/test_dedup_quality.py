@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from roberta_core.data.clusters import join
 from roberta_core.data.corpus import open_corpus
-from roberta_core.data.dedup import deduplicate, join
+from roberta_core.data.dedup import deduplicate
 from tests.core.data.test_dedup import clean_folder
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
