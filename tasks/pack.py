@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from roberta_core.atomic import atomic_dir, digest_of, write_json
 from roberta_core.data.documents import open_shard, shard_paths
+from roberta_core.data.encoding import Encoder
 from roberta_core.data.packing import token_type, write_packed
 from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.errors import BadInput
@@ -26,25 +27,29 @@ KEPT = WORK / "packed"
 SPLITS = ("train", "validation")
 
 
-def _encoded(shard: Path, dtype: np.dtype) -> Iterator[list[np.ndarray]]:
+@lru_cache(maxsize=1)
+def _encoder(digest: str, vocab_size: int) -> Encoder:
+    """The encoder of this process: from shard to shard it keeps what it met. `digest` is of the tokenizer."""
+    return Encoder(load_tokenizer(TOKENIZER), token_type(vocab_size))
+
+
+def _encoded(shard: Path, encoder: Encoder) -> Iterator[list[np.ndarray]]:
     """Token ids of a shard's documents, one list a record batch."""
-    tokenizer = load_tokenizer(TOKENIZER)
     reader = open_shard(shard)
     for number in range(reader.num_record_batches):
-        texts = reader.get_batch(number).column("text").to_pylist()
-        yield [np.array(each.ids, dtype) for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        yield encoder.encode(reader.get_batch(number).column("text"))
 
 
 def pack_shard(
-    job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, alone: bool
+    job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, digest: str, alone: bool
 ) -> tuple[dict[str, int], str]:
     """Packs one document shard into one file; returns its counts and its sha256.
 
-    `alone`: no other process packs, so the tokenizer may use all cores.
+    `digest` is of the tokenizer. `alone`: no other process packs, so the tokenizer may use all cores.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if alone else "false"
     shard, file = job
-    counts = write_packed(_encoded(shard, token_type(vocab_size)), file, mode, max_length, vocab_size)
+    counts = write_packed(_encoded(shard, _encoder(digest, vocab_size)), file, mode, max_length, vocab_size)
     return counts, digest_of(file)
 
 
@@ -62,7 +67,12 @@ def run(params: Params) -> dict:
             jobs = [(shard, out / split / shard.name) for shard in shards]
             alone = min(worker_count(params.runtime.workers), len(jobs)) <= 1
             pack = partial(
-                pack_shard, mode=config.mode, max_length=config.max_length, vocab_size=vocab_size, alone=alone
+                pack_shard,
+                mode=config.mode,
+                max_length=config.max_length,
+                vocab_size=vocab_size,
+                digest=tokenizer_sha256,
+                alone=alone,
             )
             progress = Progress(f"pack {split}", len(jobs), "shards")
             total = {"documents": 0, "tokens": 0, "rows": 0, "padding": 0}
