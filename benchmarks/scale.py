@@ -140,29 +140,40 @@ def workers(args: argparse.Namespace) -> None:
 
 
 def add(args: argparse.Namespace) -> None:
-    """A source of a tenth more: what is new, against all anew."""
+    """A source of a tenth more: what is new, against all anew; with the tokenizer as it was, and with a new one."""
     old, sources = ["books", "wiki"], ["books", "wiki", "new"]
+    to_shards = [f"{stage} {source}" for stage in ("download", "clean") for source in sources] + ["dedup", "shard"]
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
         write_corpus(args.data, folder / "in", args.mb)
         # text of a round of its own, like nothing before
-        write_corpus(args.data, folder / "more", args.mb / 10, first_round=90)
-        (folder / "more").rename(folder / "in" / "new")
+        write_corpus(args.data, folder / "in" / "new", args.mb / 10, first_round=90)
         project(folder, old, args.workers)
         run_stages(folder, stages_of(old))
+        shutil.copytree(folder / "models", folder / "models-before")
         project(folder, sources, args.workers)
-        joins = ["download new", "clean new", "dedup", "shard", "tokenizer", "pack"]
-        grown = run_stages(folder, joins)
-        digests = {out: digest_of(folder / "data" / out) for out in OUTS}
+        grown = run_stages(folder, ["download new", "clean new", "dedup", "shard", "pack"])
+        grown_digests = {out: digest_of(folder / "data" / out) for out in OUTS}
+        grown |= {f"{stage}, new tokenizer": one for stage, one in run_stages(folder, ["tokenizer", "pack"]).items()}
+        last = digest_of(folder / "data" / "packed")
         fresh(folder)
-        anew = run_stages(folder, stages_of(sources))
-        same = {out: digest_of(folder / "data" / out) == digests[out] for out in OUTS}
+        (folder / "models-before").rename(folder / "models")
+        anew = run_stages(folder, [*to_shards, "pack"])
+        same = {out: digest_of(folder / "data" / out) == grown_digests[out] for out in OUTS}
+        shutil.rmtree(folder / ".work")
+        anew |= {f"{stage}, new tokenizer": one for stage, one in run_stages(folder, ["tokenizer", "pack"]).items()}
+        same["packed with a new tokenizer"] = digest_of(folder / "data" / "packed") == last
     print(f"the same bytes: {same}")
     print("| stage | all anew | with what is new | share |\n|---|---|---|---|")
     for stage in anew:
         whole, part = anew[stage].seconds, grown[stage].seconds
         print(f"| {stage} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
-    for told, stages in (("to shards", ("download", "clean", "dedup", "shard")), ("all", tuple(anew))):
+    shards = ["download", "clean", "dedup", "shard"]
+    for told, stages in (
+        ("to shards", shards),
+        ("to packed rows, the tokenizer as it was", [*shards, "pack"]),
+        ("to packed rows, a new tokenizer", [*shards, "tokenizer, new tokenizer", "pack, new tokenizer"]),
+    ):
         whole, part = (sum(each[stage].seconds for stage in stages) for each in (anew, grown))
         print(f"| {told} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
 

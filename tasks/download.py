@@ -41,7 +41,7 @@ def run(params: Params, source: str) -> dict:
     funnel = Funnel()
     with atomic_dir(RAW / source) as folder:
         if given.kind == "files":
-            files = Files(given.path, given.format, given.text_field, given.pattern, given.encoding)
+            files = Files(given.url or given.path, given.format, given.text_field, given.pattern, given.encoding)
             funnel = fetch_files(files, source, folder, given.max_docs, workers, key)
         elif given.kind == "http":
             items = [(given.url, given.sha256)] if given.url else read_list(Path(given.path), key)

@@ -61,7 +61,7 @@ class Source(Section):
     )
     path: str = Field(
         min_length=1,
-        description="files: the file or folder to read. http without url: a list of addresses, a line each: its SHA-256 and the address. Other kinds: a file here whose change makes the source stale (constraints.txt).",
+        description="files without url: the file or folder to read. http without url: a list of addresses, a line each: its SHA-256 and the address. Otherwise: a file here whose change makes the source stale (constraints.txt).",
     )
     format: Literal[
         "auto", "txt", "md", "jsonl", "html", "csv", "tsv", "parquet", "arrow", "wikiextractor", "mediawiki"
@@ -86,7 +86,10 @@ class Source(Section):
     split: str = Field("train", description="hub: the split to read.")
     revision: str = Field("main", description="hub: commit or tag; a commit makes the source reproducible.")
     streaming: bool = Field(False, description="hub: read without downloading the whole first.")
-    url: str = Field("", description="http: the address of one file; empty: path is a list of them.")
+    url: str = Field(
+        "",
+        description="http: the address of one file; empty: path is a list of them. files: a file or folder of any storage that fsspec opens (s3://bucket/folder, gs://, hf://datasets/owner/name/folder); empty: path.",
+    )
     sha256: str = Field("", description="http: what the file at url must hash to.")
     max_bad_share: Share = Field(
         0.01,
@@ -97,13 +100,14 @@ class Source(Section):
     @model_validator(mode="after")
     def _keys_of_kind(self) -> "Source":
         needed = {"hub": ("name",), "http": ("sha256",) if self.url else ()}.get(self.kind, ())
-        if self.kind == "files" and ("*" in self.path or "?" in self.path):
-            raise ValueError("path takes a file or folder, which DVC watches; put the glob under pattern")
-        if _secret_in(self.url):
-            raise ValueError(
-                "url holds a password or a key, and params.yaml goes into every registered version and the report; "
-                "name an address without one"
-            )
+        if self.kind == "files" and any(mark in self.path + self.url for mark in "*?"):
+            raise ValueError("path and url take a file or folder; put the glob under pattern")
+        for name, address in (("url", self.url), ("path", self.path if "://" in self.path else "")):
+            if _secret_in(address):
+                raise ValueError(
+                    f"{name} holds a password or a key, and params.yaml goes into every registered version and the report; "
+                    "name an address without one"
+                )
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"a source of kind {self.kind} needs the key {key}")

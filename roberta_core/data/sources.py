@@ -19,7 +19,7 @@ from roberta_core.data.documents import Document, doc_id, write_shards
 from roberta_core.data.formats import read_file
 from roberta_core.data.funnel import Funnel
 from roberta_core.data.lines import pick_meta
-from roberta_core.errors import BadInput, TryAgain
+from roberta_core.errors import BadInput, TryAgain, UserError
 from roberta_core.executor import map_shards
 from roberta_core.progress import Progress
 
@@ -36,6 +36,37 @@ class Files:
     text_field: str = "text"
     pattern: str = ""
     encoding: str = "auto"
+
+
+CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "huggingface_hub", "requests", "httpx", "urllib3")
+"""Packages that storages of fsspec speak through; their errors are no OSErrors."""
+
+
+def storage_error(error: Exception, where: str, key: str) -> UserError | None:
+    """What went wrong between here and a storage, as the user's error; None for anything else.
+
+    Args:
+        where: the path or address that was asked for.
+        key: of the source in params.
+    """
+    name, package = type(error).__name__, type(error).__module__.split(".")[0]
+    foreign = package in CLIENTS
+    if isinstance(error, PermissionError) or (
+        foreign and ("Credentials" in name or "Gated" in name or "Token" in name)
+    ):
+        return BadInput(
+            f"{where} is not open to you ({error or name}).",
+            "Give the credentials as that storage's own tools take them (environment, configuration file), never in params.yaml.",
+        )
+    if isinstance(error, ConnectionError | TimeoutError) or (foreign and not isinstance(error, FileNotFoundError)):
+        return TryAgain(
+            f"{where} cannot be reached ({' '.join(str(error).split())[:300] or name}).", "Try again when it can."
+        )
+    if isinstance(error, ImportError):
+        return BadInput(
+            f"{where} needs a package that is not installed: {error}.", f"Install it, or set {key} to another place."
+        )
+    return None
 
 
 def to_document(text: str, source: str, meta: dict) -> Document:
@@ -58,25 +89,27 @@ def list_files(files: Files, key: str) -> list[tuple[str, int]]:
         system, root = fsspec.core.url_to_fs(files.root)
         if system.isfile(root):
             return [(root.rsplit("/", 1)[-1], system.size(root) or 0)]
-        found = system.find(root, detail=True)
+        found = system.find(root, detail=True) or {}
         # a pipe would wait for ever; a link that leads nowhere is of the type "other" too, and is told of when it is read
         found = {name: info for name, info in found.items() if info.get("type") != "other" or info.get("islink")}
     except FileNotFoundError:
         found = {}
-    except (ConnectionError, TimeoutError) as error:
-        raise TryAgain(f"{files.root} cannot be reached: {error}.", "Try again when it can.") from None
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each storage has errors of its own
+        if told := storage_error(error, files.root, key):
+            raise told from None
+        if not isinstance(error, ValueError):
+            raise
         raise BadInput(
-            f"{key}.path is {files.root}, which fsspec cannot open: {error}.",
-            "Mend the path, or install what it names.",
+            f"{key} reads {files.root}, which fsspec cannot open: {error}.", "Mend the path or url."
         ) from None
     base = root.rstrip("/") + "/"
     names = sorted((name.removeprefix(base), info.get("size") or 0) for name, info in found.items())
     names = [(name, size) for name, size in names if not any(part.startswith(".") for part in name.split("/"))]
     if not names:
+        setting = f"{key}.url" if "://" in files.root else f"{key}.path"
         if system.isdir(root):
-            raise BadInput(f"The folder {files.root} holds no file.", f"Put text there, or set {key}.path to another.")
-        raise BadInput(f"There is no file or folder {files.root}.", f"Set {key}.path to one that exists.")
+            raise BadInput(f"The folder {files.root} holds no file.", f"Put text there, or set {setting} to another.")
+        raise BadInput(f"There is no file or folder {files.root}.", f"Set {setting} to one that exists.")
     if files.pattern:
         names = [(name, size) for name, size in names if fnmatch.fnmatchcase(name, files.pattern)]
         if not names:
@@ -98,11 +131,13 @@ def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> I
     system, root = fsspec.core.url_to_fs(files.root)
     single = system.isfile(root)
     for name in names:
+        key = f"corpus.sources.{source}"
         try:
             handle = system.open(root if single else f"{root.rstrip('/')}/{name}", "rb")
-        except (ConnectionError, TimeoutError) as error:
-            raise TryAgain(f"{name} cannot be reached: {error}.", "Try again when it can.") from None
-        except OSError as error:
+        except Exception as error:
+            told = storage_error(error, name, key) if "://" in files.root else None
+            if told or not isinstance(error, OSError):
+                raise (told or error) from None
             funnel.drop("unreadable_file", f"{name}: {error.strerror or error}")
             continue
         with handle:
@@ -110,8 +145,12 @@ def read_files(files: Files, names: list[str], source: str, funnel: Funnel) -> I
                 for text, meta in read_file(handle, name, files.format, files.text_field, funnel, files.encoding):
                     funnel.keep(text)
                     yield to_document(text, source, meta | {"file": name})
-            except (ConnectionError, TimeoutError) as error:
-                raise TryAgain(f"The connection broke while reading {name}: {error}.", "Try again.") from None
+            except UserError:
+                raise
+            except Exception as error:
+                if told := storage_error(error, f"{name}, half-way,", key):
+                    raise told from None
+                raise
 
 
 def _read_group(
@@ -187,10 +226,15 @@ def read_hub(
         rows = datasets.load_dataset(name, config or None, split=split, revision=revision, streaming=streaming)
     except (ConnectionError, TimeoutError) as error:
         raise TryAgain(f"{told} cannot be reached: {error}.", "Check the network and try again.") from None
-    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (FileNotFoundError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        script = "scripts are no longer supported" in str(error)
+        if isinstance(error, RuntimeError) and not script:
+            raise
         raise BadInput(
             f"{told} cannot be opened: {' '.join(str(error).split())[:300]}.",
-            "Mend the source's name, config, split or revision.",
+            "Its Parquet files may be read all the same: kind: files, url: hf://datasets/owner/name@revision/folder."
+            if script
+            else "Mend the source's name, config, split or revision.",
         ) from None
     columns = list(rows.features or {})
     if columns and text_field not in columns:
