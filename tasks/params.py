@@ -248,6 +248,27 @@ class Pretrain(Section):
         0.15,
         description="Share of tokens chosen for prediction; of these 80 % are masked, 10 % replaced, 10 % left as they are.",
     )
+    optimizer: Literal["adamw", "stable-adamw", "muon"] | None = Field(
+        None,
+        description="muon: for the layers' matrices, with adamw for the rest. stable-adamw clips updates that outgrow their second moment.",
+    )
+    schedule: Literal["linear", "cosine", "wsd"] | None = Field(
+        None, description="How the learning rate falls to 0; wsd: warmup, stable, then 1 - sqrt over the rest."
+    )
+    decay_from: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="Share of the run after which the learning rate falls."
+    )
+    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Time of the run, evaluation and checkpoints included; the learning rate then follows the clock and is 0 at its end, "
+        "so the result cannot be repeated to the bit. max_steps still holds: with it far away, the clock decides.",
+    )
+    batch_from: Positive | None = Field(
+        None, description="Batch of the first update, where it grows; null: it does not."
+    )
+    batch_warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="Updates over which the batch grows from batch_from to batch_size, in even steps."
+    )
     peak_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="Highest learning rate.")
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Updates until the learning rate is at its peak."
@@ -258,6 +279,11 @@ class Pretrain(Section):
         None, description="0 switches clipping off, as in the paper."
     )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
+    spike_sigmas: Annotated[float, Field(ge=0)] = Field(
+        6.0,
+        description="An update whose loss is this many standard deviations above the mean of the last 128 is left out; 0: only one whose loss or gradient is no number.",
+    )
+    max_skipped: Positive = Field(10, description="So many updates left out in a row end the run.")
     eval_every: Positive = Field(100, description="Updates between two evaluations.")
     eval_rows: Positive = Field(512, description="Held-out rows that are scored (all where there are fewer).")
     log_every: Positive = Field(10, description="Updates between two points of the training curve.")
@@ -265,6 +291,12 @@ class Pretrain(Section):
         0,
         description="The encoder is the mean of the weights at this many last evaluations; 0: the last weights. It helps where the learning rate does not fall to 0.",
     )
+
+    @model_validator(mode="after")
+    def _growing_batch(self) -> "Pretrain":
+        if (self.batch_from is None) != (self.batch_warmup_steps == 0):
+            raise ValueError("batch_from and batch_warmup_steps go together: set both, or neither")
+        return self
 
 
 class Glue(Section):

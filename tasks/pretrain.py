@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -22,12 +23,14 @@ from roberta_core.data.packed import PackedRows
 from roberta_core.data.tokenizer import load_tokenizer, save_tokenizer
 from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadInput, UserError
+from roberta_core.hardware import peak_flops, used_memory
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.neighbours import start_with_neighbours
 from roberta_core.train.checkpoint import Checkpoints, clear_finished, fingerprint
 from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
-from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, write_curve
+from roberta_core.train.history import write_curve
+from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, perplexity
 from roberta_core.train.ranks import Ranks, followers
 from roberta_core.train.recipes import recipe
 from tasks.params import Params
@@ -49,17 +52,17 @@ def train_config(params: Params) -> TrainConfig:
         section.recipe,
         section.size,
         section.max_steps,
+        optimizer=section.optimizer,
+        schedule=section.schedule,
+        decay_from=section.decay_from,
         peak_lr=section.peak_lr,
         warmup_steps=section.warmup_steps,
         weight_decay=section.weight_decay,
         dropout=section.dropout,
         clip_norm=section.clip_norm,
     )
-    shared = (
-        *("max_steps", "batch_size", "mask_prob", "precision", "eval_every", "eval_rows", "log_every"),
-        "average_last",
-    )
-    return TrainConfig(recipe=chosen, seed=params.seed, **{name: getattr(section, name) for name in shared})
+    own = {field.name for field in fields(TrainConfig)} - {"recipe", "seed"}
+    return TrainConfig(recipe=chosen, seed=params.seed, **{name: getattr(section, name) for name in own})
 
 
 class Job:
@@ -112,6 +115,7 @@ class Job:
                 runtime.micro_batch,
                 runtime.compile,
                 runtime.checkpoint_minutes * 60,
+                peak_flops(self.device, self.config.precision),
                 runtime.milestone_steps,
             ),
             self.checkpoints,
@@ -158,6 +162,11 @@ def _run(params: Params) -> dict:
     config, model_config, held_out = job.config, job.model_config, job.held_out
     unigram = held_out.unigram_entropy()
     ranks = _processes(params)
+    if section.max_minutes:
+        print(
+            f"pretrain: the schedule follows the clock, {section.max_minutes:g} minutes: no second run will give the same bits",
+            flush=True,
+        )
     print(
         f"pretrain: {section.size}, {model_config.parameters() / 1e6:.1f} M parameters, recipe {section.recipe}, "
         f"{section.max_steps} updates of {section.batch_size} × {job.rows.max_length} tokens, {section.precision} on "
@@ -182,13 +191,14 @@ def _run(params: Params) -> dict:
                 flush=True,
             )
         metrics = {
-            "steps": config.max_steps,
+            "steps": training.step,
+            "skipped": training.skipped,
             "tokens": training.history.tokens,
-            "epochs": round(config.max_steps * config.batch_size / len(job.rows), 4),
+            "epochs": round(config.batches.start_of(training.step) / len(job.rows), 4),
             "parameters": model_config.parameters(),
             "train_loss": round(training.history.train[-1]["loss"], 6),
             "loss": round(final.loss, 6),
-            "perplexity": round(2.718281828459045**final.loss, 4),
+            "perplexity": round(perplexity(final.loss), 4),
             "accuracy": round(final.accuracy, 6),
             "masked_tokens": len(held_out.targets),
             "unigram_entropy": round(unigram, 6),
@@ -204,12 +214,15 @@ def _run(params: Params) -> dict:
             )
         write_curve(training.history.train, Path("plots/pretrain.csv"))
         write_curve(training.history.validation, Path("plots/validation.csv"))
-        flops = model_config.train_flops_per_token(job.rows.max_length, config.mask_prob)
+        meter, history = training.meter, training.history
         speed = {
-            "tokens_per_s": round(training.tokens_per_s(), 1),
-            "tflops": round(training.tokens_per_s() * flops / 1e12, 4),
+            "tokens_per_s": round(meter.tokens_per_s(), 1),
+            "tflops": round(meter.tokens_per_s() * meter.flops_per_token / 1e12, 4),
+            "mfu": round(meter.mfu(meter.tokens_per_s()) or 0.0, 4),  # 0: the device's peak is not known
+            "padded_share": round(1 - history.tokens / history.slots, 6),
+            "memory_mb": round(used_memory(job.device) / 2**20),
         }
-        if training.step_s:  # a run that was already done has no speed of its own
+        if meter.seconds:  # a run that was already done has no speed of its own
             write_json(
                 LOGS / "pretrain.speed.json",
                 speed | {"device": str(job.device), "threads": job.threads, "precision": section.precision},

@@ -2,30 +2,36 @@
 
 Everything that happens at update `n` is a function of (configuration, data, `n`, the weights before it): the rows come from
 `data.order`, the masks from `train.masking`, dropout's generator is seeded anew for every update. So there is no iterator and
-no generator to save, and a run that was killed and resumed ends in the same weights, bit for bit, as one that was not.
+no generator to save, and a run that was killed and resumed ends in the same weights, bit for bit, as one that was not. The one
+exception is a run with a time budget (`max_minutes`): its learning rate follows the clock.
+
+On a GPU the host runs ahead of the device. What the host must know of an update (tokens of all ranks, whether to stop) is
+copied behind its back and read after the backward pass was enqueued; the guard judges on the device. The host waits for the
+device at points of the curve, and, with an optimizer that cannot leave out an update by itself (all but AdamW), once an update.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from roberta_core.atomic import atomic_file
 from roberta_core.counter_random import key_of
-from roberta_core.data.order import rows_at
 from roberta_core.data.packed import PackedRows
-from roberta_core.data.packing import PAD
-from roberta_core.device import autocast
+from roberta_core.device import HostCopy, autocast
 from roberta_core.errors import BadInput, BadParams, Preempted
 from roberta_core.model import RobertaForMaskedLM
-from roberta_core.progress import Progress, human_count
+from roberta_core.progress import Progress, human_count, human_time
+from roberta_core.train.batches import Batch, Batches, BatchPlan
 from roberta_core.train.checkpoint import Checkpoints
 from roberta_core.train.evaluate import Evaluation, HeldOut
-from roberta_core.train.masking import IGNORED, mask_batch
+from roberta_core.train.guard import Guard
+from roberta_core.train.history import History
+from roberta_core.train.masking import IGNORED
+from roberta_core.train.meter import Meter
 from roberta_core.train.optimizer import Optimizers
 from roberta_core.train.ranks import Ranks
 from roberta_core.train.recipes import Recipe
@@ -34,7 +40,13 @@ from roberta_core.train.saver import Saver
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What decides the result: part of the fingerprint."""
+    """What decides the result: part of the fingerprint. Steps are updates, sizes are sequences.
+
+    Attributes:
+        batch_from, batch_warmup_steps: the batch grows from this size over these updates; None: it does not.
+        max_minutes: the run's time; the schedule follows it. None: it follows the updates.
+        spike_sigmas, max_skipped: of `train.guard`; after so many left out in a row the run stops.
+    """
 
     max_steps: int
     batch_size: int
@@ -45,28 +57,49 @@ class TrainConfig:
     eval_every: int
     eval_rows: int
     log_every: int
+    batch_from: int | None = None
+    batch_warmup_steps: int = 0
+    max_minutes: float | None = None
+    spike_sigmas: float = 6.0
+    max_skipped: int = 10
     average_last: int = 0
+
+    @property
+    def batches(self) -> BatchPlan:
+        """The size of every batch."""
+        return BatchPlan(self.batch_size, self.batch_from or self.batch_size, self.batch_warmup_steps)
+
+
+class Update(NamedTuple):
+    """What one update shows.
+
+    Attributes:
+        loss: mean of the whole batch (nats, on the device); 0 if the update was left out.
+        right, masked: right predictions and masked tokens of this rank's part, on the device.
+        tokens, slots: of the whole batch, without and with padding.
+        stop: whether a rank was asked to stop.
+        due: whether rank 0 finds a checkpoint due.
+    """
+
+    loss: torch.Tensor
+    right: torch.Tensor
+    masked: torch.Tensor
+    tokens: int
+    slots: int
+    stop: bool
+    due: bool
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What decides speed and safety only."""
+    """What decides speed and safety only. `peak_flops`: FLOP/s of one rank's device, for MFU; 0 where it is not known."""
 
     device: torch.device
     micro_batch: int = 0
     compile: bool = False
     checkpoint_s: float = 120.0
+    peak_flops: float = 0.0
     milestone_steps: int = 0
-
-
-@dataclass
-class History:
-    """What the run has shown so far: saved in checkpoints, so that a resumed run draws the same curves."""
-
-    train: list[dict]
-    validation: list[dict]
-    tokens: int = 0
-    loss_sum: float = 0.0  # of the updates since the last point of the curve
 
 
 class Pretraining:
@@ -100,9 +133,9 @@ class Pretraining:
         ranks: Ranks | None = None,
     ):
         self.ranks = ranks or Ranks(run.device)
-        if self.ranks.world > config.batch_size:
+        if self.ranks.world > config.batches.smallest:
             raise BadParams(
-                f"{self.ranks.world} ranks are to share a batch of {config.batch_size} sequences.",
+                f"{self.ranks.world} ranks are to share a batch of {config.batches.smallest} sequences.",
                 "Start fewer processes, or set pretrain.batch_size higher.",
             )
         if rows.max_length > model.config.max_length:
@@ -114,8 +147,6 @@ class Pretraining:
         self.checkpoints, self.on_point, self.should_stop = checkpoints, on_point, should_stop
         self.step = 0
         self.history = History([], [])
-        self.step_s = 0.0  # seconds spent in updates of this process, evaluation and saving left out
-        self.step_tokens = 0
         self.model = model
         latest = checkpoints.latest()
         if latest:
@@ -130,6 +161,12 @@ class Pretraining:
                 print(f"pretrain: resumed at update {self.step}", flush=True)
         self.saver = Saver(checkpoints, model, self.optimizers, self.ranks, config.average_last)
         self._saved_at = time.monotonic()
+        self.guard = Guard(run.device, config.spike_sigmas, self.history.guard)
+        self.batches = Batches(
+            rows, config.batches, config.mask_prob, model.config.vocab_size, config.seed, run.device
+        )
+        flops = model.config.train_flops_per_token(rows.max_length, config.mask_prob)
+        self.meter = Meter(run.device, flops, run.peak_flops * self.ranks.world)
         # Compiled once for the fixed shape of training; evaluation runs the plain model.
         self._forward = torch.compile(model) if run.compile else model
 
@@ -138,133 +175,180 @@ class Pretraining:
 
         Raises:
             Preempted: `should_stop` said so; a checkpoint was written.
-            BadInput: the loss is not a number.
+            BadInput: `max_skipped` updates in a row had to be left out.
         """
-        progress = Progress("pretrain", self.config.max_steps, "updates", done=self.step)
+        self._began = time.monotonic()
+        self._used_before = self.history.used_s
+        steps = 0 if self.config.max_minutes else self.config.max_steps  # how many there will be, if that is known
+        progress = Progress("pretrain", steps, "updates", done=self.step)
         loss_sum = torch.tensor(self.history.loss_sum, device=self.run.device)
-        while self.step < self.config.max_steps:
+        while not self._over():
             started = time.perf_counter()
-            lr = self.config.recipe.lr_at(self.step, self.config.max_steps)
-            loss, norm, tokens, stop, due = self._update(lr)
-            loss_sum += loss
+            lr = self.config.recipe.lr_at(self._position(), self.config.max_steps)
+            log = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.config.max_steps
+            done = self._update(lr, log)
+            loss_sum += done.loss
             self.step += 1
-            self.history.tokens += tokens
-            self.step_tokens += tokens
-            if self.step % self.config.log_every == 0 or self.step == self.config.max_steps:
-                self._log(loss_sum, lr, norm)
+            self.history.tokens += done.tokens
+            self.history.slots += done.slots
+            over = self._over()
+            if self.run.device.type == "cpu" or self.step % self.config.max_skipped == 0:
+                self._stop_if_spoilt()
+            point = {}
+            if log or over:
+                point = self._log(loss_sum, lr, done if log else None)
                 loss_sum.zero_()
-            self.step_s += time.perf_counter() - started
-            last = self.step == self.config.max_steps
-            point = self.step % self.config.eval_every == 0 or last
+            self.meter.add(time.perf_counter() - started, done.tokens, done.slots)
             if point:
+                self.on_point(self.step, point | self.meter.look())
+            evaluated = self.step % self.config.eval_every == 0 or over
+            if evaluated:
                 self._evaluate()
             if self.ranks.first:
                 progress.advance(1, self._note())
-            self._save(loss_sum, checkpoint=due or stop or last, point=point)
-            if stop:
+            self._save(loss_sum, checkpoint=done.due or done.stop or over, point=evaluated)
+            if done.stop:
                 self._stopped()
         if self.ranks.first:
             progress.finish(self._note())
         self.saver.wait()
         return self._result()
 
-    def _update(self, lr: float) -> tuple[torch.Tensor, torch.Tensor | None, int, bool, bool]:
-        """One update.
+    def _position(self) -> float:
+        """Where the schedule stands, in updates: those done, or the share of the time that is used, whatever is further."""
+        if self.config.max_minutes is None:
+            return self.step
+        return max(self.step, self.history.used_s / (60 * self.config.max_minutes) * self.config.max_steps)
+
+    def _over(self) -> bool:
+        return self._position() >= self.config.max_steps
+
+    def _update(self, lr: float, look: bool) -> Update:
+        """One update at learning rate `lr`, or none if the guard says so. `look`: count right predictions too."""
+        config, ranks = self.config, self.ranks
+        batch = self.batches.at(self.step, ranks)
+        used_s = self._used_before + time.monotonic() - self._began
+        masked = batch.masked.labels.ne(IGNORED).sum()
+        due = ranks.first and time.monotonic() - self._saved_at >= self.run.checkpoint_s
+        told = [batch.tokens, batch.slots, self.should_stop(), due, used_s if ranks.first else 0.0]
+        count, copied = masked, None
+        if ranks.world > 1:
+            total = ranks.total(masked, *told)
+            count, copied = total[0].long(), HostCopy(total[1:])
+        # dropout's draw belongs to the update and the rank, not to the process
+        torch.manual_seed(key_of(config.seed, self.step, ranks.rank) >> 1)
+        loss, right = self._backward(batch, count, look)
+        ranks.sum_gradients(self.model.parameters(), loss)
+        parameters = [each for each in self.model.parameters() if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm([each.grad for each in parameters])
+        if config.recipe.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, config.recipe.clip_norm, norm)
+        bad = self.guard.judge(loss, norm)
+        self.optimizers.step(lr, bad)
+        tokens, slots, stop, due, self.history.used_s = told if copied is None else copied.read()
+        return Update(torch.where(bad, 0.0, loss), right, masked, int(tokens), int(slots), bool(stop), bool(due))
+
+    def _backward(self, batch: Batch, count: torch.Tensor, look: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of this rank's part of the batch, in micro-batches: each loss is divided by the whole batch's `count`.
 
         Returns:
-            The mean loss of the whole batch (nats, on the device), the gradient norm if clipping is on, the batch's real
-            tokens, whether a rank was asked to stop, and whether rank 0 finds a checkpoint due.
+            This rank's part of the mean loss, and how many predictions were right (0 without `look`).
         """
-        config, device = self.config, self.run.device
-        numbers, epochs = rows_at(self.step * config.batch_size, config.batch_size, len(self.rows), config.seed)
-        share = self.ranks.share(config.batch_size)
-        numbers, epochs = numbers[share], epochs[share]
-        ids = torch.from_numpy(self.rows.rows(numbers))
-        real = ids.ne(PAD)
-        own_tokens = int(real.sum())
-        padded = own_tokens < ids.numel()
-        ids = ids.to(device, non_blocking=True)
-        real = real.to(device, non_blocking=True) if padded else None
-        masked = mask_batch(
-            ids,
-            torch.from_numpy(numbers).to(device),
-            torch.from_numpy(epochs).to(device),
-            config.seed,
-            config.mask_prob,
-            self.model.config.vocab_size,
-        )
-        own_count = masked.labels.ne(IGNORED).sum()
-        due = self.ranks.first and time.monotonic() - self._saved_at >= self.run.checkpoint_s
-        if self.ranks.world > 1:
-            count, tokens, stop, due = self.ranks.sum(own_count, own_tokens, self.should_stop(), due)
-        else:  # nothing to wait for: the count stays on the device
-            count, tokens, stop = own_count, own_tokens, self.should_stop()
-        # dropout's draw belongs to the update and the rank, not to the process
-        torch.manual_seed(key_of(config.seed, self.step, self.ranks.rank) >> 1)
-        total = torch.zeros((), device=device)
-        size = self.run.micro_batch or len(ids)
-        slots = masked.positions.shape[0] // len(ids)
-        for start in range(0, len(ids), size):
+        total, right = torch.zeros((), device=self.run.device), torch.zeros((), device=self.run.device)
+        size = self.run.micro_batch or batch.rows
+        slots = batch.masked.positions.shape[0] // batch.rows
+        for start in range(0, batch.rows, size):
             here = slice(start, start + size)
-            flat = slice(start * slots, min(start + size, len(ids)) * slots)
-            positions = masked.positions[flat] - start * ids.shape[1]
-            with autocast(device, config.precision):
-                logits = self._forward(masked.input_ids[here], None if real is None else real[here], positions)
-            loss = F.cross_entropy(logits.float(), masked.labels[flat], ignore_index=IGNORED, reduction="sum") / count
+            flat = slice(start * slots, min(start + size, batch.rows) * slots)
+            positions = batch.masked.positions[flat] - start * batch.masked.input_ids.shape[1]
+            real = None if batch.real is None else batch.real[here]
+            labels = batch.masked.labels[flat]
+            with autocast(self.run.device, self.config.precision):
+                logits = self._forward(batch.masked.input_ids[here], real, positions)
+            loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum") / count
             loss.backward()
             total += loss.detach()
-        self.ranks.sum_gradients(self.model.parameters(), total)
-        norm = None
-        if config.recipe.clip_norm:
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.recipe.clip_norm)
-        self.optimizers.step(lr)
-        return total, norm, int(tokens), bool(stop), bool(due)
+            if look:
+                right += (logits.detach().argmax(-1) == labels).sum()
+        return total, right
 
-    def _log(self, loss_sum: torch.Tensor, lr: float, norm: torch.Tensor | None) -> None:
-        since = (self.step - 1) % self.config.log_every + 1
-        loss = self._finite(loss_sum) / since
-        point = {"step": self.step, "loss": loss, "lr": lr} | ({} if norm is None else {"grad_norm": norm.item()})
+    def _log(self, loss_sum: torch.Tensor, lr: float, looked: Update | None) -> dict:
+        """A point of the curve: the mean over the accepted updates since the last one.
+
+        Returns:
+            What a tracker shall know of it; empty if every update was left out.
+        """
+        accepted = int(self.guard.accepted)
+        since, self.history.accepted = accepted - self.history.accepted, accepted
+        right, masked = self.ranks.sum(looked.right, looked.masked) if looked else (0.0, 0.0)
+        if not since:
+            return {}
+        loss = loss_sum.item() / since
+        point = {"step": self.step, "loss": loss, "lr": lr, "grad_norm": self.guard.norm.item()}
         self.history.train.append(point)
-        self.on_point(self.step, {"train/" + key: value for key, value in point.items() if key != "step"})
+        shown = point | {"perplexity": perplexity(loss), "skipped": self.skipped, "tokens": self.history.tokens}
+        shown |= {"accuracy": right / masked} if masked else {}
+        return {f"train/{name}": value for name, value in shown.items() if name != "step"}
 
-    def _finite(self, loss_sum: torch.Tensor) -> float:
-        loss = loss_sum.item()
-        if not math.isfinite(loss):
-            raise BadInput(
-                f"The loss is {loss} at update {self.step}: training has diverged.",
-                "Lower pretrain.peak_lr, or set pretrain.clip_norm to 1.0 and pretrain.precision to fp32.",
-            )
-        return loss
+    @property
+    def skipped(self) -> int:
+        """Updates that the guard left out."""
+        return int(self.guard.skipped)
+
+    def _stop_if_spoilt(self) -> None:
+        in_row = int(self.guard.in_row)
+        if in_row >= self.config.max_skipped:
+            raise self._diverged(f"the loss or the gradient was no number, or jumped, {in_row} updates in a row")
+
+    def _diverged(self, why: str) -> BadInput:
+        kept = self.checkpoints.latest()
+        last = f" The checkpoint {kept.name} from before is kept." if kept else ""
+        return BadInput(
+            f"Training has diverged: up to update {self.step} {why}.{last}",
+            "Lower pretrain.peak_lr, or set pretrain.clip_norm to 1.0 and pretrain.precision to fp32.",
+        )
 
     def _evaluate(self) -> None:
         scored = self.held_out.score(self.model, self.run.device, self.config.precision, self.ranks)
+        if not math.isfinite(scored.loss):
+            raise self._diverged(f"the held-out loss is {scored.loss}")
         self.history.validation.append({"step": self.step, **asdict(scored)})
-        self.on_point(self.step, {"validation/loss": scored.loss, "validation/accuracy": scored.accuracy})
+        shown = asdict(scored) | {"perplexity": perplexity(scored.loss)}
+        self.on_point(self.step, {f"validation/{name}": value for name, value in shown.items()})
 
     def _note(self) -> str:
-        parts = [f"{human_count(self.tokens_per_s())} tokens/s"]
+        parts = [f"{human_count(self.meter.tokens_per_s())} tokens/s"]
+        mfu = self.meter.mfu(self.meter.tokens_per_s())
+        if mfu:
+            parts.append(f"MFU {mfu:.0%}")
         if self.history.train:
             parts.append(f"loss {self.history.train[-1]['loss']:.3f}")
         if self.history.validation:
             parts.append(f"held-out {self.history.validation[-1]['loss']:.3f}")
+        if self.config.max_minutes:
+            parts.append(f"{human_time(max(0.0, 60 * self.config.max_minutes - self.history.used_s))} left")
         return " · ".join(parts)
 
-    def tokens_per_s(self) -> float:
-        """Real tokens (no padding) a second over the updates of this process; evaluation and saving do not count."""
-        return self.step_tokens / self.step_s if self.step_s else 0.0
-
     def _save(self, loss_sum: torch.Tensor, checkpoint: bool, point: bool) -> None:
-        """Starts to save what is wanted after this update, if anything."""
+        """Starts to save what is wanted after this update, if anything. A spoilt state is never saved."""
         every = self.run.milestone_steps
         milestone = bool(every) and self.step % every == 0
         point = point and self.config.average_last > 0
         if not (checkpoint or milestone or point):
             return
-        self.history.loss_sum = self._finite(loss_sum)  # a spoilt state is never saved
+        spoilt = bool(int(self.guard.in_row)) or not self._weights_are_finite()
+        checkpoint, milestone = checkpoint and not spoilt, milestone and not spoilt
+        if not (checkpoint or milestone or point):
+            return
+        self.history.loss_sum, self.history.guard = loss_sum.item(), self.guard.state()
         state = {"history": asdict(self.history)} if checkpoint else None
         self.saver.save(self.step, state, milestone, point)
         if checkpoint:
             self._saved_at = time.monotonic()
+
+    def _weights_are_finite(self) -> bool:
+        norm = torch.nn.utils.get_total_norm([each.detach() for each in self.model.parameters()])
+        return math.isfinite(norm.item())
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The model's weights as they are saved, whole even where ranks share them; all ranks call it."""
@@ -296,15 +380,6 @@ class Pretraining:
         return scored
 
 
-def write_curve(points: list[dict], file: Path) -> None:
-    """Writes points of a curve as CSV, for `dvc plots`."""
-    with atomic_file(file) as handle:
-        columns = list(points[0])
-        handle.write(",".join(columns) + "\n")
-        for point in points:
-            handle.write(
-                ",".join(
-                    f"{point[name]:.9g}" if isinstance(point[name], float) else str(point[name]) for name in columns
-                )
-                + "\n"
-            )
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; finite for any loss."""
+    return math.exp(min(loss, 700.0))

@@ -4,10 +4,14 @@ import torch
 from torch import nn
 
 from roberta_core.train.recipes import Recipe
+from roberta_core.train.stable_adamw import StableAdamW
 
 
 class Optimizers:
-    """AdamW, or Muon for the layers' matrices and AdamW for the rest (torch's own, both), behind one interface.
+    """AdamW, StableAdamW, or Muon for the layers' matrices and AdamW for the rest, behind one interface.
+
+    AdamW and Muon are torch's own. AdamW's fused kernel leaves out an update by a flag on the device (`found_inf`, made for
+    loss scaling); the others cannot, so for them the host reads the flag, and waits for a GPU to have come that far.
 
     Args:
         model: its parameters are updated in place.
@@ -25,8 +29,11 @@ class Optimizers:
         decayed = [p for _, p in rest if p.dim() == 2]
         plain = [p for _, p in rest if p.dim() != 2]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        constants = {"lr": recipe.peak_lr, "betas": recipe.betas, "eps": recipe.eps}
         self._all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, eps=recipe.eps, fused=True)
+            StableAdamW(groups, **constants)
+            if recipe.optimizer == "stable-adamw"
+            else torch.optim.AdamW(groups, **constants, fused=True)
         ]
         if matrices:
             # match_rms_adamw scales Muon's update to the size of AdamW's, so one learning rate serves both (Liu et al. 2025).
@@ -36,12 +43,18 @@ class Optimizers:
                 )
             )
 
-    def step(self, lr: float) -> None:
-        """One update at learning rate `lr`, then gradients are dropped."""
+    def step(self, lr: float, bad: torch.Tensor) -> None:
+        """One update at learning rate `lr`, or none where the bool scalar `bad` is true; then gradients are dropped."""
+        if self.recipe.optimizer == "adamw":
+            self._all[0].found_inf = bad.float()
+            left_out = False
+        else:
+            left_out = bool(bad)
         for optimizer in self._all:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            optimizer.step()
+            if not left_out:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, torch.Tensor]:

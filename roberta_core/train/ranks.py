@@ -53,13 +53,18 @@ class Ranks:
         """The part of `count` things that is this rank's: contiguous, sizes differ by one at most."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
+    def total(self, *numbers: torch.Tensor | int | float) -> torch.Tensor:
+        """Each number summed over the ranks: float64 [N] on the device, which is not waited for."""
+        together = torch.stack(
+            [torch.as_tensor(number, dtype=torch.float64, device=self.device) for number in numbers]
+        )
+        if self.world > 1:
+            distributed.all_reduce(together)
+        return together
+
     def sum(self, *numbers: torch.Tensor | int | float) -> list[float]:
-        """Each number summed over the ranks, as Python floats (float64 on the way)."""
-        if self.world == 1:
-            return [float(number) for number in numbers]
-        together = torch.tensor([float(number) for number in numbers], dtype=torch.float64, device=self.device)
-        distributed.all_reduce(together)
-        return together.tolist()
+        """The same as Python floats."""
+        return self.total(*numbers).tolist()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], extra: torch.Tensor) -> None:
         """Sums all gradients, and the one number `extra`, over the ranks, in place."""

@@ -8,6 +8,7 @@
   and heads that see their neighbours at birth (`roberta_core.model.neighbours`).
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,10 +17,12 @@ class Recipe:
     """Everything between a gradient and an update.
 
     Attributes:
-        optimizer: `adamw`, or `muon` for the layers' matrices with AdamW for the rest.
+        optimizer: `adamw`, `stable-adamw`, or `muon` for the layers' matrices with AdamW for the rest.
+        schedule: how the rate falls to 0: `linear`, `cosine` (half a period), or `wsd` (warmup, stable, decay: the decay as
+            1 - sqrt of its share that is over; Hägele et al. 2024, arXiv 2405.18392, section 3).
         peak_lr: the largest learning rate; with Muon for both, as its updates are scaled to AdamW's size.
         warmup_steps: updates of linear warmup.
-        decay_from: share of the updates after which the rate falls linearly to 0; the warmup counts in.
+        decay_from: share of the updates after which the rate falls; the warmup counts in.
         betas, eps: of AdamW.
         weight_decay: decoupled; on matrices and embeddings, not on biases and norms.
         dropout: on hidden states and attention.
@@ -28,6 +31,7 @@ class Recipe:
     """
 
     optimizer: str
+    schedule: str
     peak_lr: float
     warmup_steps: int
     decay_from: float
@@ -38,22 +42,35 @@ class Recipe:
     clip_norm: float
     neighbours: bool
 
-    def lr_at(self, step: int, max_steps: int) -> float:
-        """Learning rate of update `step` (the first is 0): linear warmup, flat, linear to 0 after the last update."""
+    def lr_at(self, step: float, max_steps: int) -> float:
+        """Learning rate of update `step` (the first is 0): linear warmup, flat, then down to 0 after the last update.
+
+        `step` may be a fraction: a run with a time budget stands somewhere between two updates.
+        """
         if step < self.warmup_steps:
             return self.peak_lr * (step + 1) / self.warmup_steps
         start = max(self.warmup_steps, int(self.decay_from * max_steps))
         if step < start:
             return self.peak_lr
-        return self.peak_lr * (max_steps - step) / max(1, max_steps - start)
+        if self.schedule == "linear":
+            return self.peak_lr * (max_steps - step) / max(1, max_steps - start)
+        over = (step - start) / max(1, max_steps - start)
+        return self.peak_lr * (
+            (1 + math.cos(math.pi * over)) / 2 if self.schedule == "cosine" else 1 - math.sqrt(over)
+        )
 
 
-def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) -> Recipe:
+DECAY_FROM = {"linear": 0.0, "cosine": 0.0, "wsd": 0.8}
+"""Where a schedule that replaces the recipe's own begins to fall; a fifth of the run for the decay is Hägele et al.'s choice."""
+
+
+def recipe(name: str, size: str, max_steps: int, **changed: str | float | int | None) -> Recipe:
     """The recipe `name` for a model size and a number of updates; `changed` values that are not None replace its own."""
     if name == "paper":
         peak_lr, warmup_share = (4e-4, 30 / 500) if size == "large" else (6e-4, 24 / 500)
         values = {
             "optimizer": "adamw",
+            "schedule": "linear",
             "peak_lr": peak_lr,
             "warmup_steps": round(warmup_share * max_steps),
             "decay_from": 0.0,
@@ -67,6 +84,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) 
     else:
         values = {
             "optimizer": "muon",
+            "schedule": "linear",
             "peak_lr": 2e-3,
             "warmup_steps": min(50, max_steps // 20),
             "decay_from": 0.4,
@@ -77,4 +95,6 @@ def recipe(name: str, size: str, max_steps: int, **changed: float | int | None) 
             "clip_norm": 1.0,
             "neighbours": True,
         }
+    if changed.get("schedule") not in (None, values["schedule"]):
+        values["decay_from"] = DECAY_FROM[changed["schedule"]]
     return Recipe(**(values | {key: value for key, value in changed.items() if value is not None}))

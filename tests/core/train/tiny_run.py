@@ -45,17 +45,18 @@ def build(
     checkpoint_s: float = 0.0,
     dropout: float = 0.1,
     milestone_steps: int = 0,
-    average_last: int = 0,
+    optimizer: str | None = None,
+    **config: object,
 ) -> Pretraining:
-    """The run, resumed from its newest checkpoint; it writes one after every update."""
+    """The run, resumed from its newest checkpoint; it writes one after every update. `config`: more of `TrainConfig`."""
     torch.set_num_threads(1)
     rows, validation = make_rows(folder / "train"), make_rows(folder / "validation", 30, seed=2)
-    chosen = recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout)
-    config = TrainConfig(steps, batch_size, 0.15, chosen, "fp32", 1, 10, 64, 4, average_last=average_last)
+    values = recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout, optimizer=optimizer)
+    known = TrainConfig(steps, batch_size, 0.15, values, "fp32", 1, 10, 64, 4, **config)
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
     run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps)
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
-    return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), config, run, checkpoints, should_stop=should_stop)
+    return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), known, run, checkpoints, should_stop=should_stop)
 
 
 if __name__ == "__main__":

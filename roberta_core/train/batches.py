@@ -1,0 +1,109 @@
+"""Which rows make the batch of an update, and how they are masked: a function of the update's number and nothing else.
+
+A batch may grow over the first updates (small batches learn more a token while the loss is high; McCandlish et al. 2018,
+arXiv 1812.06162). The sample that an update begins with is then the sum of the sizes before it, which is computed too.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from roberta_core.data.order import rows_at
+from roberta_core.data.packed import PackedRows
+from roberta_core.data.packing import PAD
+from roberta_core.train.masking import MaskedBatch, mask_batch
+from roberta_core.train.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The size of every batch, in sequences.
+
+    Attributes:
+        size: after the warmup.
+        first: of the first update.
+        warmup_steps: updates over which it grows from `first` to `size`, in even steps.
+    """
+
+    size: int
+    first: int
+    warmup_steps: int = 0
+
+    def size_at(self, step: int) -> int:
+        """Sequences of update `step` (the first is 0)."""
+        if step >= self.warmup_steps:
+            return self.size
+        return self.first + (self.size - self.first) * step // self.warmup_steps
+
+    def start_of(self, step: int) -> int:
+        """Sequences of all updates before `step`."""
+        grown = sum(self.size_at(each) for each in range(min(step, self.warmup_steps)))
+        return grown + self.size * max(0, step - self.warmup_steps)
+
+    @property
+    def smallest(self) -> int:
+        """The smallest batch of all."""
+        return min(self.size, self.first) if self.warmup_steps else self.size
+
+
+class Batch(NamedTuple):
+    """A rank's part of the batch of one update.
+
+    Attributes:
+        masked: its inputs, positions and labels, on the device.
+        real: bool [B, L], false at padding; None where no row is padded.
+        rows: B.
+        tokens: that are no padding.
+        slots: B · L.
+    """
+
+    masked: MaskedBatch
+    real: torch.Tensor | None
+    rows: int
+    tokens: int
+    slots: int
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        rows: the training split.
+        plan: the size of every batch.
+        mask_prob: share of the tokens to mask.
+        vocab_size: `<mask>` is the last id.
+        seed: of the run.
+        device: where the batches are needed.
+    """
+
+    def __init__(
+        self, rows: PackedRows, plan: BatchPlan, mask_prob: float, vocab_size: int, seed: int, device: torch.device
+    ):
+        self.rows, self.plan, self.seed, self.device = rows, plan, seed, device
+        self.mask_prob, self.vocab_size = mask_prob, vocab_size
+        self._next = (0, 0)  # an update and the sample that it starts with
+
+    def at(self, step: int, ranks: Ranks) -> Batch:
+        """This rank's part of the batch of update `step`."""
+        size = self.plan.size_at(step)
+        start = self._next[1] if self._next[0] == step else self.plan.start_of(step)
+        self._next = step + 1, start + size
+        numbers, epochs = rows_at(start, size, len(self.rows), self.seed)
+        share = ranks.share(size)
+        numbers, epochs = numbers[share], epochs[share]
+        ids = torch.from_numpy(self.rows.rows(numbers))
+        real = ids.ne(PAD)
+        tokens = int(real.sum())
+        masked = mask_batch(
+            ids.to(self.device, non_blocking=True),
+            torch.from_numpy(numbers).to(self.device),
+            torch.from_numpy(epochs).to(self.device),
+            self.seed,
+            self.mask_prob,
+            self.vocab_size,
+        )
+        padded = tokens < ids.numel()
+        return Batch(
+            masked, real.to(self.device, non_blocking=True) if padded else None, len(ids), tokens, ids.numel()
+        )
