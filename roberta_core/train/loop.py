@@ -161,6 +161,7 @@ class Pretraining:
                 print(f"pretrain: resumed at update {self.step}", flush=True)
         self.saver = Saver(checkpoints, model, self.optimizers, self.ranks, config.average_last)
         self._saved_at = time.monotonic()
+        self._start_clock()
         self.guard = Guard(run.device, config.spike_sigmas, self.history.guard)
         self.batches = Batches(
             rows, config.batches, config.mask_prob, model.config.vocab_size, config.seed, run.device
@@ -177,8 +178,7 @@ class Pretraining:
             Preempted: `should_stop` said so; a checkpoint was written.
             BadInput: `max_skipped` updates in a row had to be left out.
         """
-        self._began = time.monotonic()
-        self._used_before = self.history.used_s
+        self._start_clock()
         steps = 0 if self.config.max_minutes else self.config.max_steps  # how many there will be, if that is known
         progress = Progress("pretrain", steps, "updates", done=self.step)
         loss_sum = torch.tensor(self.history.loss_sum, device=self.run.device)
@@ -214,6 +214,10 @@ class Pretraining:
         self.saver.wait()
         return self._result()
 
+    def _start_clock(self) -> None:
+        """The clock that never jumps (`time.monotonic`): a changed date or a leap second is not seen by the schedule."""
+        self._began, self._used_before = time.monotonic(), self.history.used_s
+
     def _position(self) -> float:
         """Where the schedule stands, in updates: those done, or the share of the time that is used, whatever is further."""
         if self.config.max_minutes is None:
@@ -223,7 +227,7 @@ class Pretraining:
     def _over(self) -> bool:
         return self._position() >= self.config.max_steps
 
-    def _update(self, lr: float, look: bool) -> Update:
+    def _update(self, lr: float, look: bool = False) -> Update:
         """One update at learning rate `lr`, or none if the guard says so. `look`: count right predictions too."""
         config, ranks = self.config, self.ranks
         batch = self.batches.at(self.step, ranks)
