@@ -102,10 +102,10 @@ class Bands:
                 rows = np.flatnonzero(wanted)
                 keys.append(mine[rows])
                 numbers.append(rows + int(start))
-            yield _group(np.concatenate(keys), np.concatenate(numbers))
+            yield grouped(np.concatenate(keys), np.concatenate(numbers))
 
 
-def _group(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def grouped(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `Bands.groups`, of keys and the documents that have them."""
     order = np.argsort(keys)  # not stable, and five times as fast for it; groups are few, and sorted below
     keys = keys[order]

@@ -1,8 +1,8 @@
 """All clean documents under one numbering, without reading them.
 
 Deduplication and sharding speak of documents by number: sources in the order of params, then parts, then rows. The
-texts and signatures stay in memory-mapped files; only what is asked for is read. Costs 8 bytes a part, and whatever a
-caller keeps.
+texts and signatures stay in memory-mapped files; only what is asked for is read. Costs 8 bytes a record batch, and
+whatever a caller keeps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,16 @@ from roberta_core.errors import BadInput
 
 @dataclass
 class Corpus:
-    """Documents of several clean folders under one numbering: `starts[k]` is the number of the first row of part k."""
+    """Documents of several clean folders under one numbering: `starts[k]` is the number of the first row of part k.
+
+    `batch_rows` has, for each file, the first row of each of its record batches, and at the end its rows.
+    """
 
     texts: list[Path] = field(default_factory=list)
     signatures: list[Path] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     starts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    batch_rows: dict[Path, np.ndarray] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -37,9 +41,10 @@ class Corpus:
         return slice(int(self.starts[parts[0]]), int(self.starts[parts[-1] + 1])) if parts else slice(0, 0)
 
 
-def _rows(path: Path) -> int:
+def _batch_rows(path: Path) -> np.ndarray:
     reader = open_shard(path)
-    return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
+    rows = [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+    return np.concatenate([[0], np.cumsum(np.array(rows, dtype=np.int64))])
 
 
 def open_corpus(clean: Path, sources: Sequence[str]) -> Corpus:
@@ -51,8 +56,9 @@ def open_corpus(clean: Path, sources: Sequence[str]) -> Corpus:
     corpus, counts = Corpus(), []
     for source in sources:
         texts, signatures = shard_paths(clean / source), shard_paths(clean / source, "signatures")
-        rows = [_rows(path) for path in texts]
-        if rows != [_rows(path) for path in signatures]:
+        corpus.batch_rows |= {path: _batch_rows(path) for path in [*texts, *signatures]}
+        rows = [int(corpus.batch_rows[path][-1]) for path in texts]
+        if rows != [int(corpus.batch_rows[path][-1]) for path in signatures]:
             raise BadInput(
                 f"Texts and signatures in {clean / source} do not match.",
                 f"Clean that source again: dvc repro -f clean@{source}",
@@ -71,15 +77,17 @@ def holding(
     """Record batches that hold the documents `numbers` (ascending): with their rows in it, and their places in `numbers`."""
     bounds = np.searchsorted(numbers, corpus.starts)
     for part in np.flatnonzero(np.diff(bounds)):
-        reader, start, place = open_shard(paths[part]), int(corpus.starts[part]), int(bounds[part])
-        for index in range(reader.num_record_batches):
-            if place == bounds[part + 1]:
-                break
-            batch = reader.get_batch(index)
-            stop = int(np.searchsorted(numbers, start + len(batch)))
-            if stop > place:
-                yield batch, numbers[place:stop] - start, slice(place, stop)
-            start, place = start + len(batch), stop
+        reader, path, begin = open_shard(paths[part]), paths[part], int(bounds[part])
+        rows = numbers[begin : bounds[part + 1]] - corpus.starts[part]
+        firsts = corpus.batch_rows[path]
+        cuts = np.searchsorted(rows, firsts)
+        for index in np.flatnonzero(np.diff(cuts)):
+            mine = slice(int(cuts[index]), int(cuts[index + 1]))
+            yield (
+                reader.get_batch(int(index)),
+                rows[mine] - firsts[index],
+                slice(begin + mine.start, begin + mine.stop),
+            )
 
 
 def read_rows(corpus: Corpus, numbers: Sequence[int] | np.ndarray, column: str = "text") -> dict[int, str]:

@@ -19,7 +19,7 @@ PAIRS_AT_ONCE = 1 << 16
 """Pairs whose signatures are held at a time."""
 
 CHUNK_PAIRS, CHUNK_BYTES = 4096, 32 << 20
-"""Pairs that one unit of work compares, and the text that they may have together (one pair may have more)."""
+"""Pairs that one unit of work compares, and the text that it holds at a time (one pair may have more)."""
 
 
 def estimates(corpus: Corpus, pairs: np.ndarray) -> np.ndarray:
@@ -55,8 +55,13 @@ def shingle_sets(texts: pa.StringArray, shingle_words: int) -> list[np.ndarray]:
 
 def _jaccard_chunk(pairs: np.ndarray, corpus: Corpus, shingle_words: int) -> np.ndarray:
     numbers, places = np.unique(pairs, return_inverse=True)
+    held = list(holding(corpus, corpus.texts, numbers))
+    size = sum(int(text_bytes(batch.column("text"))[rows].sum()) for batch, rows, _ in held)
+    if size > CHUNK_BYTES and len(pairs) > 1:
+        halves = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+        return np.concatenate([_jaccard_chunk(half, corpus, shingle_words) for half in halves])
     sets: list[np.ndarray] = []
-    for batch, rows, _ in holding(corpus, corpus.texts, numbers):
+    for batch, rows, _ in held:
         sets += shingle_sets(batch.column("text").take(pa.array(rows)), shingle_words)
     result = np.empty(len(pairs))
     for index, (first, second) in enumerate(places.reshape(-1, 2).tolist()):
@@ -67,24 +72,8 @@ def _jaccard_chunk(pairs: np.ndarray, corpus: Corpus, shingle_words: int) -> np.
     return result
 
 
-def _chunks(corpus: Corpus, pairs: np.ndarray) -> list[np.ndarray]:
-    """Pairs in runs of at most `CHUNK_PAIRS` and about `CHUNK_BYTES` of text."""
-    numbers, places = np.unique(pairs, return_inverse=True)
-    sizes = np.empty(len(numbers), np.int64)
-    for batch, rows, where in holding(corpus, corpus.texts, numbers):
-        sizes[where] = text_bytes(batch.column("text"))[rows]
-    ends = np.cumsum(sizes[places.reshape(-1, 2)].sum(axis=1))
-    chunks, start = [], 0
-    while start < len(pairs):
-        before = int(ends[start - 1]) if start else 0
-        stop = max(int(np.searchsorted(ends, before + CHUNK_BYTES, side="right")), start + 1)
-        stop = min(stop, start + CHUNK_PAIRS)
-        chunks.append(pairs[start:stop])
-        start = stop
-    return chunks
-
-
 def jaccard(corpus: Corpus, pairs: np.ndarray, shingle_words: int, workers: int) -> np.ndarray:
     """True Jaccard similarity of the shingle sets of each pair (int64 [pairs, 2]): float64 [pairs]. Texts without words: 0."""
+    chunks = [pairs[start : start + CHUNK_PAIRS] for start in range(0, len(pairs), CHUNK_PAIRS)]
     compare = partial(_jaccard_chunk, corpus=corpus, shingle_words=shingle_words)
-    return np.concatenate([np.zeros(0), *map_shards(compare, _chunks(corpus, pairs), workers)])
+    return np.concatenate([np.zeros(0), *map_shards(compare, chunks, workers)])
