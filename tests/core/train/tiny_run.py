@@ -52,7 +52,11 @@ def build(
     torch.set_num_threads(1)
     rows, validation = make_rows(folder / "train"), make_rows(folder / "validation", 30, seed=2)
     values = recipe(name, "tiny", steps, peak_lr=2e-3, dropout=dropout, optimizer=optimizer)
-    known = TrainConfig(steps, batch_size, 0.15, values, "fp32", 1, 10, 64, 4, **config)
+    known = TrainConfig(
+        **{"max_steps": steps, "batch_size": batch_size, "mask_prob": 0.15, "recipe": values, "precision": "fp32"}
+        | {"seed": 1, "eval_every": 10, "eval_rows": 64, "log_every": 4}
+        | config
+    )
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
     run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps)
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
