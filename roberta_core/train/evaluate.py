@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import PAD
@@ -80,9 +79,9 @@ class HeldOut:
             labels = masked.labels.to(device)
             padded = None if bool(real.all()) else real.to(device)
             with autocast(device, precision):
-                logits = model(masked.input_ids.to(device), padded, masked.positions.to(device))
-            loss += F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum").double()
-            right += (logits.argmax(-1) == labels).sum()
+                part, hits = model(masked.input_ids.to(device), padded, masked.positions.to(device), labels)
+            loss += part.double()
+            right += hits
         model.train(training)
         total = len(self.targets)
         loss_sum, right_sum = ranks.sum(loss, right)

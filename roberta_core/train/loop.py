@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
 
 from roberta_core.counter_random import key_of
 from roberta_core.data.packed import PackedRows
@@ -186,7 +185,7 @@ class Pretraining:
             started = time.perf_counter()
             lr = self.config.recipe.lr_at(self._position(), self.config.max_steps)
             log = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.config.max_steps
-            done = self._update(lr, log)
+            done = self._update(lr)
             loss_sum += done.loss
             self.step += 1
             self.history.tokens += done.tokens
@@ -196,7 +195,7 @@ class Pretraining:
                 self._stop_if_spoilt()
             point = {}
             if log or over:
-                point = self._log(loss_sum, lr, done if log else None)
+                point = self._log(loss_sum, lr, done)
                 loss_sum.zero_()
             self.meter.add(time.perf_counter() - started, done.tokens, done.slots)
             if point:
@@ -227,8 +226,8 @@ class Pretraining:
     def _over(self) -> bool:
         return self._position() >= self.config.max_steps
 
-    def _update(self, lr: float, look: bool = False) -> Update:
-        """One update at learning rate `lr`, or none if the guard says so. `look`: count right predictions too."""
+    def _update(self, lr: float) -> Update:
+        """One update at learning rate `lr`, or none if the guard says so."""
         config, ranks = self.config, self.ranks
         batch = self.batches.at(self.step, ranks)
         used_s = self._used_before + time.monotonic() - self._began
@@ -241,7 +240,7 @@ class Pretraining:
             count, copied = total[0].long(), HostCopy(total[1:])
         # dropout's draw belongs to the update and the rank, not to the process
         torch.manual_seed(key_of(config.seed, self.step, ranks.rank) >> 1)
-        loss, right = self._backward(batch, count, look)
+        loss, right = self._backward(batch, count)
         ranks.sum_gradients(self.model.parameters(), loss)
         parameters = [each for each in self.model.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm([each.grad for each in parameters])
@@ -252,11 +251,11 @@ class Pretraining:
         tokens, slots, stop, due, self.history.used_s = told if copied is None else copied.read()
         return Update(torch.where(bad, 0.0, loss), right, masked, int(tokens), int(slots), bool(stop), bool(due))
 
-    def _backward(self, batch: Batch, count: torch.Tensor, look: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward(self, batch: Batch, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of this rank's part of the batch, in micro-batches: each loss is divided by the whole batch's `count`.
 
         Returns:
-            This rank's part of the mean loss, and how many predictions were right (0 without `look`).
+            This rank's part of the mean loss, and how many of its predictions were right.
         """
         total, right = torch.zeros((), device=self.run.device), torch.zeros((), device=self.run.device)
         size = self.run.micro_batch or batch.rows
@@ -266,17 +265,15 @@ class Pretraining:
             flat = slice(start * slots, min(start + size, batch.rows) * slots)
             positions = batch.masked.positions[flat] - start * batch.masked.input_ids.shape[1]
             real = None if batch.real is None else batch.real[here]
-            labels = batch.masked.labels[flat]
             with autocast(self.run.device, self.config.precision):
-                logits = self._forward(batch.masked.input_ids[here], real, positions)
-            loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum") / count
+                loss, hits = self._forward(batch.masked.input_ids[here], real, positions, batch.masked.labels[flat])
+            loss = loss / count
             loss.backward()
             total += loss.detach()
-            if look:
-                right += (logits.detach().argmax(-1) == labels).sum()
+            right += hits
         return total, right
 
-    def _log(self, loss_sum: torch.Tensor, lr: float, looked: Update | None) -> dict:
+    def _log(self, loss_sum: torch.Tensor, lr: float, done: Update) -> dict:
         """A point of the curve: the mean over the accepted updates since the last one.
 
         Returns:
@@ -284,7 +281,7 @@ class Pretraining:
         """
         accepted = int(self.guard.accepted)
         since, self.history.accepted = accepted - self.history.accepted, accepted
-        right, masked = self.ranks.sum(looked.right, looked.masked) if looked else (0.0, 0.0)
+        right, masked = self.ranks.sum(done.right, done.masked)
         if not since:
             return {}
         loss = loss_sum.item() / since
