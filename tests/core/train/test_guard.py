@@ -57,8 +57,8 @@ def spoil(training, at: set[int], value: float = math.nan) -> None:
     """Makes the gradients of some updates `value`, as a bad machine or batch would."""
     original = training._backward
 
-    def backward(batch, count, look):
-        result = original(batch, count, look)
+    def backward(batch, count):
+        result = original(batch, count)
         if training.step in at:
             for parameter in training.model.parameters():
                 parameter.grad.fill_(value)
