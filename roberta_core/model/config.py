@@ -6,6 +6,7 @@ The fields are those of a Hugging Face `config.json`, under the same names, so a
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.model.bert import config_as_roberta
 
 SIZES = {
     # layers, hidden size, heads. tiny to medium: Turc et al. 2019 (arXiv 1908.08962), table 1; base and large: RoBERTa, table 9.
@@ -37,9 +38,9 @@ class RobertaConfig:
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     hidden_act: str = "gelu"
-    bos_token_id: int = 0
+    bos_token_id: int | None = 0
     pad_token_id: int = 1
-    eos_token_id: int = 2
+    eos_token_id: int | None = 2
     problem_type: str | None = None
     id2label: dict[int, str] = field(default_factory=dict)
 
@@ -71,6 +72,11 @@ class RobertaConfig:
     def max_length(self) -> int:
         """Tokens that a row may have: positions start at `pad_token_id + 1`."""
         return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def has_token_types(self) -> bool:
+        """Whether the texts of a pair are told apart by token types, as in BERT."""
+        return self.type_vocab_size > 1
 
     @property
     def padded_vocab_size(self) -> int:
@@ -109,23 +115,32 @@ class RobertaConfig:
 
     @classmethod
     def from_hugging_face(cls, values: dict, folder: object) -> "RobertaConfig":
-        """Reads the content of a `config.json`.
+        """Reads the content of a `config.json`; of a BERT's as that of the RoBERTa with the same logits.
 
         Raises:
             BadInput: it describes another kind of model.
         """
-        if values.get("model_type") not in ("roberta", "xlm-roberta", "camembert"):
-            raise BadInput(
-                f"{folder} holds a {values.get('model_type', 'nameless')} model.",
-                "Give the folder of a RoBERTa model.",
-            )
+        family = values.get("model_type", "nameless")
+        if family not in ("roberta", "xlm-roberta", "camembert", "bert"):
+            raise BadInput(f"{folder} holds a {family} model.", "Give the folder of a RoBERTa or BERT model.")
         if values.get("position_embedding_type", "absolute") != "absolute":
             raise BadInput(
                 f"{folder} uses {values['position_embedding_type']} positions.",
                 "Only absolute positions, RoBERTa's own, are supported.",
             )
+        if values.get("is_decoder"):
+            raise BadInput(f"{folder} holds a decoder.", "Give the folder of an encoder.")
+        for each in fields(cls):
+            value = values.get(each.name)
+            wanted = {int: int, float: (int, float)}.get(each.type, object)
+            if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+                raise BadInput(f"{folder}/config.json: {each.name} is {value!r}.", "Export the model again.")
+        if family == "bert":
+            values = config_as_roberta(values)
         known = {each.name for each in fields(cls)} - {"id2label"}
         taken = {name: value for name, value in values.items() if name in known and value is not None}
+        if family == "bert":  # which tokens they are, its tokenizer knows
+            taken |= {name: values[name] for name in ("bos_token_id", "eos_token_id")}
         try:
             return cls(
                 **taken, id2label={int(index): label for index, label in (values.get("id2label") or {}).items()}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from roberta_core.model.attention import attend
 from roberta_core.model.config import RobertaConfig
 from roberta_core.model.dropout import Dropout
+from roberta_core.model.isolation import Isolation, attend_within
 
 
 class Norm(nn.LayerNorm):
@@ -36,16 +37,29 @@ class Embeddings(nn.Module):
         self.LayerNorm = Norm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor, padded: bool) -> torch.Tensor:
-        """`input_ids` [B, L] -> [B, L, D]. With `padded`, padding anywhere in a row is skipped in the count of positions."""
-        if padded:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        padded: bool,
+        token_types: torch.Tensor | None = None,
+        isolation: Isolation | None = None,
+    ) -> torch.Tensor:
+        """`input_ids` [B, L] -> [B, L, D]. With `padded`, padding anywhere in a row is skipped in the count of positions.
+
+        `token_types` [B, L]: of BERT's pairs; None: all are of type 0. `isolation`: positions start anew in every document.
+        """
+        if isolation is not None:
+            positions = self.position_embeddings(isolation.position_ids)
+        elif padded:
             real = input_ids.ne(self.pad_token_id)
             position_ids = real.cumsum(1) * real + self.pad_token_id
             positions = self.position_embeddings(position_ids)
         else:
             start = self.pad_token_id + 1
             positions = self.position_embeddings.weight[start : start + input_ids.shape[1]]
-        hidden = self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
+        types = self.token_type_embeddings
+        typed = types.weight[0] if token_types is None else types(token_types)
+        hidden = self.word_embeddings(input_ids) + positions + typed
         if torch.is_autocast_enabled(hidden.device.type):
             hidden = self.LayerNorm(hidden).to(torch.get_autocast_dtype(hidden.device.type))
         else:
@@ -64,13 +78,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout_prob = config.attention_probs_dropout_prob
 
-    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """`hidden` [B, L, D], `attention_mask` bool [B, 1, 1, L] or None -> [B, L, D]."""
+    def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
+        """`hidden` [B, L, D] -> [B, L, D]. `seen`: the tokens that one sees: bool [B, 1, 1, L], an `Isolation`, or None: all."""
         batch, length, width = hidden.shape
         weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
         bias = torch.cat((self.query.bias, self.key.bias, self.value.bias))
         qkv = F.linear(hidden, weight, bias).view(batch, length, 3, self.heads, width // self.heads)
-        return attend(qkv, attention_mask, self.dropout_prob if self.training else 0.0)
+        if isinstance(seen, Isolation) and seen.starts is not None:
+            return attend_within(qkv, seen.starts)
+        mask = seen.mask if isinstance(seen, Isolation) else seen
+        return attend(qkv, mask, self.dropout_prob if self.training else 0.0)
 
 
 class ResidualOutput(nn.Module):
@@ -95,9 +112,9 @@ class Attention(nn.Module):
         self.self = SelfAttention(config)
         self.output = ResidualOutput(config.hidden_size, config)
 
-    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
-        return self.output(self.self(hidden, attention_mask), hidden)
+        return self.output(self.self(hidden, seen), hidden)
 
 
 class Intermediate(nn.Module):
@@ -121,9 +138,9 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config)
 
-    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
-        hidden = self.attention(hidden, attention_mask)
+        hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
 
@@ -143,20 +160,30 @@ class Roberta(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
+        isolation: Isolation | None = None,
+    ) -> torch.Tensor:
         """Hidden states of the last layer.
 
         Args:
             input_ids: int [B, L].
             attention_mask: [B, L], true or 1 at tokens, false or 0 at padding. None: no row has padding, which is faster.
+            token_types: int [B, L], 0 in the first text of a pair and 1 in the second, for models that have them.
+            isolation: the documents of packed rows, which do not see one another; it knows the padding too.
 
         Returns:
             [B, L, D]; what stands at padding is of no use.
         """
-        hidden = self.embeddings(input_ids, padded=attention_mask is not None)
-        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        hidden = self.embeddings(input_ids, attention_mask is not None, token_types, isolation)
+        seen: torch.Tensor | Isolation | None = isolation
+        if isolation is None and attention_mask is not None:
+            seen = attention_mask.bool()[:, None, None, :]
         for layer in self.encoder.layer:
-            hidden = layer(hidden, mask)
+            hidden = layer(hidden, seen)
         return hidden
 
 

@@ -15,7 +15,10 @@ from roberta_core.errors import BadInput
 from roberta_core.model.config import RobertaConfig
 from roberta_core.model.encoder import Norm, Roberta, initialise
 from roberta_core.model.folder import read_config, read_weights, write_folder
+from roberta_core.model.isolation import Isolation
 from roberta_core.model.loss import linear_cross_entropy
+
+POOLER = "roberta.pooler.dense."
 
 WORDS = "roberta.embeddings.word_embeddings.weight"
 """The one tensor that is larger in memory than in its file: the model pads the vocabulary."""
@@ -63,7 +66,9 @@ class _Saved(nn.Module):
                         continue
                     raise BadInput(
                         f"{folder} lacks the weight {name}.",
-                        "It is no RoBERTa model of this kind; give another folder.",
+                        "It is no masked-language model; give another folder."
+                        if name.startswith("lm_head.")
+                        else "It is no RoBERTa model of this kind; give another folder.",
                     )
                 given = weights[name]
                 padded = name == WORDS
@@ -72,6 +77,11 @@ class _Saved(nn.Module):
                     raise BadInput(
                         f"{folder}: {name} has shape {list(given.shape)}, config.json says {list(expected)}.",
                         "The folder mixes two models; export it again.",
+                    )
+                if not torch.isfinite(given).all():
+                    raise BadInput(
+                        f"{folder}: {name} holds values that are no numbers.",
+                        "The file is damaged, or its training diverged; give another folder.",
                     )
                 target[: given.shape[0]].copy_(given) if given.dim() else target.copy_(given)
 
@@ -121,6 +131,8 @@ class RobertaForMaskedLM(_Saved):
         attention_mask: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
+        isolation: Isolation | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Logits over the vocabulary, or with `labels` the loss, without holding all logits.
 
@@ -130,31 +142,27 @@ class RobertaForMaskedLM(_Saved):
             positions: int [N], indices into the flattened [B · L] tokens. The head then runs on those alone, which saves a
                 quarter of the whole step at 15 % masking (fairseq's `masked_lm` criterion does the same).
             labels: int64 [N], the token at each of `positions`; -100 where a position does not count.
+            token_types, isolation: as in `Roberta`.
 
         Returns:
             [B, L, V], or [N, V] with `positions`. With `labels`, which asks for `positions`: the loss in nats (float32)
             and the number of right predictions (int64), both summed over the positions that count.
         """
-        hidden = self.roberta(input_ids, attention_mask)
+        hidden = self.roberta(input_ids, attention_mask, token_types, isolation)
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions]
         return self.lm_head(hidden, self.roberta.embeddings.word_embeddings.weight, labels)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "RobertaForMaskedLM":
-        """Loads a Hugging Face folder of a RoBERTa masked-language model.
+        """Loads a Hugging Face folder of a RoBERTa or BERT masked-language model.
 
         Raises:
             BadInput: the folder is missing, damaged, of another kind of model, or holds a pickle instead of safetensors.
         """
         folder = Path(folder)
         model = cls(read_config(folder))
-        weights = read_weights(folder)
-        if (
-            "lm_head.bias" not in weights and "lm_head.decoder.bias" in weights
-        ):  # one tensor under two names in transformers
-            weights["lm_head.bias"] = weights["lm_head.decoder.bias"]
-        model._load(weights, folder)
+        model._load(read_weights(folder), folder)
         return model.eval()
 
 
@@ -190,9 +198,14 @@ class RobertaForSequenceClassification(_Saved):
         self.classifier = ClassificationHead(config)
         initialise(self, config.initializer_range, seed)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """`input_ids` int [B, L], `attention_mask` [B, L] or None (no padding) -> float32 logits [B, num_labels]."""
-        return self.classifier(self.roberta(input_ids, attention_mask)).float()
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Float32 logits [B, num_labels] of `input_ids`, int [B, L]; the rest as in `Roberta`."""
+        return self.classifier(self.roberta(input_ids, attention_mask, token_types)).float()
 
     @classmethod
     def from_pretrained(
@@ -205,6 +218,9 @@ class RobertaForSequenceClassification(_Saved):
         seed: int = 0,
     ) -> "RobertaForSequenceClassification":
         """Loads a classifier, or a masked-language model, which then gets a fresh head drawn from `seed`.
+
+        A BERT's pooler, trained on pairs of sentences, is the first half of the fresh head. A RoBERTa's is left out where
+        there is one: nothing has trained it.
 
         Args:
             folder: a Hugging Face folder.
@@ -232,6 +248,9 @@ class RobertaForSequenceClassification(_Saved):
             )
         if dropout is not None:
             config = config.with_dropout(dropout)
+        if config.has_token_types:  # trained on pairs: BERT
+            pooler = {name: each for name, each in weights.items() if name.startswith(POOLER)}
+            weights = {name.replace(POOLER, "classifier.dense."): each for name, each in pooler.items()} | weights
         model = cls(config, seed)
         model._load(weights, folder, fresh=("classifier.",) if num_labels is not None else ())
         return model.eval()
