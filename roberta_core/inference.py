@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from roberta_core.data.tokenizer import MASK, load_tokenizer
+from roberta_core.data.tokenizer import specials_of
 from roberta_core.device import pick_device
 from roberta_core.errors import BadInput
 from roberta_core.glue.finetune import collate, predict, tokenise
 from roberta_core.glue.layout import Split
 from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
+from roberta_core.model.folder import tokenizer_of
 
 BATCH_TEXTS = 32
 
@@ -37,7 +38,7 @@ class EncoderModel:
     """A masked-language model: vectors for texts, and words for gaps.
 
     Args:
-        folder: a Hugging Face folder of a RoBERTa masked-language model, with its tokenizer.
+        folder: a Hugging Face folder of a RoBERTa or BERT masked-language model, with its tokenizer.
 
     Raises:
         BadInput: the folder is no such model.
@@ -47,8 +48,8 @@ class EncoderModel:
 
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForMaskedLM.from_pretrained(folder).to(pick_device(device))
-        self.tokenizer = load_tokenizer(Path(folder), plain_text=False)
-        self.tokenizer.no_padding()
+        self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
+        self.mask = specials_of(self.tokenizer).mask  # <mask>, or BERT's [MASK]
         self.tokenizer.enable_truncation(self.model.config.max_length)
 
     def _batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -73,17 +74,17 @@ class EncoderModel:
         return vectors
 
     def fill(self, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
-        """The `top` likeliest tokens with their probabilities, for each `<mask>` in the text, in order.
+        """The `top` likeliest tokens with their probabilities, for each `<mask>` (BERT: `[MASK]`) in the text, in order.
 
         Raises:
-            BadInput: the text has no `<mask>` within the model's length.
+            BadInput: the text has no mask within the model's length.
         """
         ids, _ = self._batch(_check_texts([text]))
-        gaps = (ids[0] == self.tokenizer.token_to_id(MASK)).nonzero()[:, 0]
+        gaps = (ids[0] == self.tokenizer.token_to_id(self.mask)).nonzero()[:, 0]
         if not len(gaps):
             raise BadInput(
-                f"The text has no {MASK} in its first {self.model.config.max_length} tokens.",
-                f'Write one where a word shall come: "It is a {MASK} day."',
+                f"The text has no {self.mask} in its first {self.model.config.max_length} tokens.",
+                f'Write one where a word shall come: "It is a {self.mask} day."',
             )
         with torch.inference_mode():
             best = self.model(ids, positions=gaps).float().softmax(-1).topk(top)
@@ -97,7 +98,7 @@ class ClassifierModel:
     """A sequence classifier or regressor. A text of two parts, for a task on pairs, has a tab between them.
 
     Args:
-        folder: a Hugging Face folder of a RoBERTa sequence classifier, with its tokenizer.
+        folder: a Hugging Face folder of a RoBERTa or BERT sequence classifier, with its tokenizer.
 
     Raises:
         BadInput: the folder is no such model.
@@ -107,7 +108,7 @@ class ClassifierModel:
 
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))
-        self.tokenizer = load_tokenizer(Path(folder), plain_text=False)
+        self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, str | float]]:
         """For each text its likeliest `label` and the `score`: its probability, or for a regressor the value itself."""
@@ -119,10 +120,10 @@ class ClassifierModel:
         for width in (1, 2):
             chosen = [row for row, each in enumerate(parts) if len(each) == width]
             if chosen:
-                rows = tokenise(
-                    self.tokenizer, Split([parts[row] for row in chosen], []), self.model.config.max_length
-                )
-                for row, output in zip(chosen, predict(self.model, rows.ids)):
+                config = self.model.config
+                texts = Split([parts[row] for row in chosen], [])
+                rows = tokenise(self.tokenizer, texts, config.max_length, config.has_token_types)
+                for row, output in zip(chosen, predict(self.model, rows.ids, rows.types)):
                     outputs[row] = output
         names = self.model.config.id2label
         return [{"label": names[int(each.argmax())], "score": float(each.max())} for each in outputs]
@@ -141,6 +142,6 @@ def load_model(folder: Path | str, device: str = "auto") -> EncoderModel | Class
         raise BadInput(
             f"{folder} is no model folder: it has no readable config.json.", "Give a folder such as models/encoder."
         ) from None
-    if "RobertaForSequenceClassification" in architectures:
+    if any(str(each).endswith("ForSequenceClassification") for each in architectures):
         return ClassifierModel(folder, device)
     return EncoderModel(folder, device)

@@ -61,7 +61,9 @@ def evaluate_version(root: Path, name: str) -> Evaluation:
     opened = ClassifierModel(model_folder(root, version.name, str(version.version)))
     asked = json.loads(tags.get("protocol", "{}")).get("max_length", opened.model.config.max_length)
     length = min(asked, opened.model.config.max_length)
-    guesses = [decide(task, predict(opened.model, tokenise(opened.tokenizer, dev, length).ids)) for dev in devs]
+    typed = opened.model.config.has_token_types
+    rows = [tokenise(opened.tokenizer, dev, length, typed) for dev in devs]
+    guesses = [decide(task, predict(opened.model, each.ids, each.types)) for each in rows]
     metrics, _ = score_files(task, devs, guesses)
     md5s = ",".join(digest_of(file, "md5") for file in sorted((root / "data" / "glue" / task.name).glob("dev*.tsv")))
     then = json.loads(tags.get("yardstick", "{}")).get("dev_md5")

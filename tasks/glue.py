@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import atomic_dir, atomic_file, write_json
-from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadParams
 from roberta_core.glue import baselines
@@ -21,7 +20,7 @@ from roberta_core.glue.layout import Split, read_split
 from roberta_core.glue.metrics import score
 from roberta_core.glue.sample import DESCRIPTIONS
 from roberta_core.glue.tasks import SCORE_MAX, Task, task_named
-from roberta_core.model.folder import read_config
+from roberta_core.model.folder import read_config, tokenizer_of
 from roberta_core.progress import Progress
 from tasks.params import Params
 from tasks.stage import main
@@ -42,8 +41,9 @@ def run(params: Params, name: str = "") -> dict:
     device = pick_device(params.runtime.device)
     train, devs, tests = (read_split(DATA / task.name, task, split) for split in ("train", "dev", "test"))
     (train,) = train.values()
-    tokenizer = load_tokenizer(ENCODER)
-    max_length = min(section.max_length, read_config(ENCODER).max_length)
+    encoder = read_config(ENCODER)
+    tokenizer = tokenizer_of(ENCODER, encoder)
+    max_length = min(section.max_length, encoder.max_length)
     if max_length < section.max_length:
         asked = f"glue.max_length asks for {section.max_length}"
         print(f"glue-{name}: rows are cut at {max_length} tokens, the encoder's limit ({asked})", flush=True)
@@ -51,8 +51,9 @@ def run(params: Params, name: str = "") -> dict:
         max_length, section.epochs, section.max_steps, section.batch_size, section.peak_lr, section.weight_decay,
         section.warmup_ratio, section.dropout, section.precision,
     )  # fmt: skip
-    train_rows = tokenise(tokenizer, train, max_length)
-    dev_rows = {file: tokenise(tokenizer, dev, max_length) for file, dev in devs.items()}
+    typed = encoder.has_token_types
+    train_rows = tokenise(tokenizer, train, max_length, typed)
+    dev_rows = {file: tokenise(tokenizer, dev, max_length, typed) for file, dev in devs.items()}
     truncated = train_rows.truncated + sum(rows.truncated for rows in dev_rows.values())
     protocol = {
         "seeds": list(section.seeds),
@@ -90,7 +91,7 @@ def run(params: Params, name: str = "") -> dict:
                     tracked.log(past + step, {"loss": loss, "lr": lr})
 
             model = finetune(ENCODER, task, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
-            outputs[seed] = {file: predict(model, rows.ids) for file, rows in dev_rows.items()}
+            outputs[seed] = {file: predict(model, rows.ids, rows.types) for file, rows in dev_rows.items()}
             guesses = [decide(task, values) for values in outputs[seed].values()]
             scores[seed], found = score_files(task, list(devs.values()), guesses)
             notes += [f"seed {seed}: {note}" for note in found]

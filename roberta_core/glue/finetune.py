@@ -58,26 +58,33 @@ class Recipe:
 
 @dataclass
 class Rows:
-    """Tokenised rows: `ids`, the token ids of each row; `labels`, one a row or none; `truncated`, rows that were cut."""
+    """Tokenised rows: `ids`, the token ids of each row; `labels`, one a row or none; `truncated`, rows that were cut.
+
+    `types`: of each token whether it stands in the first text of a pair (0) or in the second (1); None for models without.
+    """
 
     ids: list[Sequence[int]]
     labels: Sequence[float]
     truncated: int
+    types: list[Sequence[int]] | None = None
 
 
-def tokenise(tokenizer: Tokenizer, split: Split, max_length: int) -> Rows:
-    """Encodes the texts of a split: `<s> a </s>` or `<s> a </s></s> b </s>`.
+def tokenise(tokenizer: Tokenizer, split: Split, max_length: int, token_types: bool = False) -> Rows:
+    """Encodes the texts of a split as the tokenizer says: `<s> a </s>`, `<s> a </s></s> b </s>`, or in BERT's way.
 
+    `token_types`: keep them too, for a model that has them (`RobertaConfig.has_token_types`).
     Rows longer than `max_length` tokens lose tokens from the end of the longer text, one by one ("longest first", as in
     transformers), and are counted.
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    result = Rows([], split.labels, 0)
+    result = Rows([], split.labels, 0, [] if token_types else None)
     for start in range(0, len(split), ENCODE_ROWS):
         inputs = [texts if len(texts) == 2 else texts[0] for texts in split.texts[start : start + ENCODE_ROWS]]
         for encoding in tokenizer.encode_batch_fast(inputs):
             result.ids.append(array("i", encoding.ids))
+            if result.types is not None:
+                result.types.append(array("b", encoding.type_ids))
             result.truncated += bool(encoding.overflowing)
     return result
 
@@ -110,8 +117,14 @@ def collate(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tup
     return input_ids.to(device), mask.to(device) if mask is not None else None
 
 
-def predict(model: RobertaForSequenceClassification, ids: Sequence[Sequence[int]]) -> np.ndarray:
+def predict(
+    model: RobertaForSequenceClassification,
+    ids: Sequence[Sequence[int]],
+    types: Sequence[Sequence[int]] | None = None,
+) -> np.ndarray:
     """Scores rows, in their order; in float32 whatever the training's precision, as the saved model will be used.
+
+    `types`: token types of the rows, where the model has them.
 
     Returns:
         float64 [rows, labels]: probabilities of the classes; for regression [rows, 1], scores on the scale of 0 to 5
@@ -128,7 +141,9 @@ def predict(model: RobertaForSequenceClassification, ids: Sequence[Sequence[int]
             while start + size < len(order) and (size + 1) * len(ids[order[start + size]]) <= EVAL_TOKENS:
                 size += 1
             rows = order[start : start + size]
-            logits = model(*collate([ids[row] for row in rows], model.config.pad_token_id, device)).double()
+            input_ids, mask = collate([ids[row] for row in rows], model.config.pad_token_id, device)
+            typed = None if types is None else collate([types[row] for row in rows], 0, device)[0]
+            logits = model(input_ids, mask, typed).double()
             regression = model.config.problem_type == "regression"
             outputs[rows] = (logits * SCORE_MAX if regression else logits.softmax(-1)).cpu().numpy()
             start += size
@@ -193,9 +208,10 @@ def finetune(
             group["lr"] = lr
         torch.manual_seed(derive(seed, step))
         input_ids, mask = collate([rows.ids[row] for row in chosen], model.config.pad_token_id, device)
+        types = None if rows.types is None else collate([rows.types[row] for row in chosen], 0, device)[0]
         target = torch.tensor([rows.labels[row] for row in chosen], device=device)
         with autocast(device, recipe.precision):
-            logits = model(input_ids, mask)
+            logits = model(input_ids, mask, types)
         if task.values:
             loss = F.cross_entropy(logits, target)
         else:

@@ -56,6 +56,7 @@ class Batch(NamedTuple):
         rows: B.
         tokens: that are no padding.
         slots: B · L.
+        documents: int32 [B, L] on the CPU, which document of its row a token belongs to; None where rows are not isolated.
     """
 
     masked: MaskedBatch
@@ -63,6 +64,7 @@ class Batch(NamedTuple):
     rows: int
     tokens: int
     slots: int
+    documents: torch.Tensor | None
 
 
 class Batches:
@@ -104,6 +106,6 @@ class Batches:
             self.vocab_size,
         )
         padded = tokens < ids.numel()
-        return Batch(
-            masked, real.to(self.device, non_blocking=True) if padded else None, len(ids), tokens, ids.numel()
-        )
+        documents = torch.from_numpy(self.rows.documents(numbers)) if self.rows.isolated else None
+        real = real.to(self.device, non_blocking=True) if padded else None
+        return Batch(masked, real, len(ids), tokens, ids.numel(), documents)

@@ -15,6 +15,7 @@ from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import PAD
 from roberta_core.device import autocast
 from roberta_core.model import RobertaForMaskedLM
+from roberta_core.model.isolation import has_varlen, isolate
 from roberta_core.train.masking import IGNORED, MaskedBatch, mask_batch
 from roberta_core.train.ranks import Ranks
 
@@ -36,7 +37,8 @@ class HeldOut:
     """The held-out rows with their fixed masks.
 
     Args:
-        rows: the validation split; the first `limit` rows are scored.
+        rows: the validation split; the first `limit` rows are scored. Rows of best-fit packing are scored as they are
+            trained on: no document sees another.
         limit: at most this many.
         vocab_size: `<mask>` is the last id.
         batch_size: rows a forward pass.
@@ -45,19 +47,19 @@ class HeldOut:
     def __init__(self, rows: PackedRows, limit: int, vocab_size: int, batch_size: int = 64):
         self.vocab_size = vocab_size
         count = min(limit, len(rows))
-        self._batches: list[tuple[MaskedBatch, torch.Tensor]] = []
+        self._batches: list[tuple[MaskedBatch, torch.Tensor, torch.Tensor | None]] = []
         for start in range(0, count, batch_size):
             numbers = np.arange(start, min(start + batch_size, count))
             ids = torch.from_numpy(rows.rows(numbers))
             keys = torch.from_numpy(numbers)
-            self._batches.append(
-                (mask_batch(ids, keys, torch.zeros_like(keys), EVAL_SEED, EVAL_MASK_PROB, vocab_size), ids.ne(PAD))
-            )
+            documents = torch.from_numpy(rows.documents(numbers)) if rows.isolated else None
+            masked = mask_batch(ids, keys, torch.zeros_like(keys), EVAL_SEED, EVAL_MASK_PROB, vocab_size)
+            self._batches.append((masked, ids.ne(PAD), documents))
 
     @cached_property
     def targets(self) -> np.ndarray:
         """The masked tokens, int64 [N]."""
-        return torch.cat([masked.labels[masked.labels != IGNORED] for masked, _ in self._batches]).numpy()
+        return torch.cat([masked.labels[masked.labels != IGNORED] for masked, _, _ in self._batches]).numpy()
 
     def unigram_entropy(self) -> float:
         """Entropy in nats of the masked tokens' own distribution."""
@@ -75,11 +77,17 @@ class HeldOut:
         model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=device)
         right = torch.zeros((), dtype=torch.int64, device=device)
-        for masked, real in self._batches[ranks.rank :: ranks.world]:
+        varlen = has_varlen(device, precision, dropout=0.0)
+        for masked, real, documents in self._batches[ranks.rank :: ranks.world]:
             labels = masked.labels.to(device)
             padded = None if bool(real.all()) else real.to(device)
+            isolation = None
+            if documents is not None:
+                isolation = isolate(documents, model.config.pad_token_id, device, varlen)
             with autocast(device, precision):
-                part, hits = model(masked.input_ids.to(device), padded, masked.positions.to(device), labels)
+                part, hits = model(
+                    masked.input_ids.to(device), padded, masked.positions.to(device), labels, isolation=isolation
+                )
             loss += part.double()
             right += hits
         model.train(training)

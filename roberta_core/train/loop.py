@@ -23,6 +23,7 @@ from roberta_core.data.packed import PackedRows
 from roberta_core.device import HostCopy, autocast
 from roberta_core.errors import BadInput, BadParams, Preempted
 from roberta_core.model import RobertaForMaskedLM
+from roberta_core.model.isolation import has_varlen, isolate
 from roberta_core.progress import Progress, human_count, human_time
 from roberta_core.train.batches import Batch, Batches, BatchPlan
 from roberta_core.train.checkpoint import Checkpoints
@@ -152,6 +153,7 @@ class Pretraining:
             tensors, state = checkpoints.load(latest)
             model.load_state_dict(RobertaForMaskedLM.from_pretrained(latest).state_dict())
         model.to(run.device).train()
+        self._varlen = has_varlen(run.device, config.precision, config.recipe.dropout)
         self.optimizers = Optimizers(model, config.recipe)
         if latest:
             self.optimizers.load(tensors)
@@ -265,8 +267,11 @@ class Pretraining:
             flat = slice(start * slots, min(start + size, batch.rows) * slots)
             positions = batch.masked.positions[flat] - start * batch.masked.input_ids.shape[1]
             real = None if batch.real is None else batch.real[here]
+            labels, apart = batch.masked.labels[flat], None
+            if batch.documents is not None:
+                apart = isolate(batch.documents[here], self.model.config.pad_token_id, self.run.device, self._varlen)
             with autocast(self.run.device, self.config.precision):
-                loss, hits = self._forward(batch.masked.input_ids[here], real, positions, batch.masked.labels[flat])
+                loss, hits = self._forward(batch.masked.input_ids[here], real, positions, labels, isolation=apart)
             loss = loss / count
             loss.backward()
             total += loss.detach()
