@@ -55,7 +55,8 @@ def map_shards(
     """Applies `function` to each shard on `workers` processes (0: one a core); results come in the order of the shards.
 
     With one worker, or one shard, everything happens in this process. At most two shards a worker are under way, so
-    memory is bounded by the shards in flight. An error in a shard is raised here, and the shards not begun are dropped.
+    memory is bounded by the shards in flight. An error in a shard is raised here; the shards not begun are dropped, and
+    the workers that have others under way are killed before it is raised.
 
     Args:
         here: stay on this machine, cluster or not: the function reads what only this machine has.
@@ -70,6 +71,7 @@ def map_shards(
     if count <= 1:
         yield from map(function, shards)
         return
+    before = set(multiprocessing.active_children())
     # forkserver: no copy of this process's threads and locks (fork), no re-import of the caller's module (spawn).
     with ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("forkserver"), initializer=_end_with_parent
@@ -83,5 +85,8 @@ def map_shards(
             while waiting:
                 yield waiting.pop(0).result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # They must be gone before the caller removes what they write into; and a stop must not wait for a shard.
+            for worker in set(multiprocessing.active_children()) - before:
+                worker.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -49,8 +49,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted. Run again to go on.", EXIT_TRY_AGAIN
     number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
-    # the Rust libraries (tokenizers, safetensors) have exceptions of their own, with the system's number in their text
-    if number in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error):
+    # the Rust libraries (tokenizers, safetensors) have exceptions of their own, with the system's number in their text;
+    # numpy tells a short write without one: "54000 requested and 1520 written"
+    full = f"os error {errno.ENOSPC}" in str(error) or (isinstance(error, OSError) and " requested and " in str(error))
+    if number in (errno.ENOSPC, errno.EDQUOT) or full:
         return DISK_FULL.format(file or "no space left on device"), EXIT_FAILED
     if file and number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{file} cannot be read or written ({os.strerror(number)}). Mend its permissions.", EXIT_FAILED

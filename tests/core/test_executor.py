@@ -5,7 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+import pytest
+
+from roberta_core.errors import BadInput
+from roberta_core.executor import map_shards
 
 ROOT = Path(__file__).parents[2]
 WORK = """
@@ -50,3 +56,25 @@ def test_sigkill_of_a_stage_ends_its_workers(tmp_path):
         running.send_signal(signal.SIGKILL)
         running.wait()
     assert wait_for(lambda: not any(alive(int(each.name)) for each in seen.iterdir()), 10)
+
+
+def tick_or_fail(number: int, folder: Path) -> None:
+    """The first shard fails at once; the others write a file every 10 ms for a minute."""
+    if not number:
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
+        raise BadInput("The first is bad.", "Take another.")
+    for tick in range(6000):
+        (folder / f"{number}-{tick}").touch()
+        time.sleep(0.01)
+
+
+def test_an_error_ends_what_the_other_workers_do_before_it_is_raised(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(BadInput, match="The first is bad"):
+        list(map_shards(partial(tick_or_fail, folder=tmp_path), range(8), 2))
+    assert time.monotonic() - began < 50, "it does not wait for the others"
+    left = len(list(tmp_path.iterdir()))
+    time.sleep(0.2)
+    assert len(list(tmp_path.iterdir())) == left >= 2
+    assert list(map_shards(abs, range(-3, 0), 2)) == [3, 2, 1], "and the next work is not harmed"

@@ -183,6 +183,7 @@ def fails(error: BaseException):
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
             "The disk is full",
         ),
+        (OSError("54000 requested and 1520 written"), "The disk is full"),  # as numpy says it
         (OSError(errno.EROFS, "x", "data/x"), "data/x cannot be read or written (Read-only file system)"),
         (FileExistsError(errno.EEXIST, "x", "data"), "data is in the way (File exists). Move it"),
         (BrokenProcessPool("x"), "A worker process was killed, most often for lack of memory"),

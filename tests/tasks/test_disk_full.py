@@ -37,6 +37,7 @@ def fill(folder: Path, left_bytes: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_stage_says_so_and_leaves_nothing(small_disk):
     write_project(small_disk, 3000)
     for stage in STAGES:

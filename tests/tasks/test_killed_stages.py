@@ -30,6 +30,7 @@ def group(leader: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_twenty_kills(tmp_path):
     drawn = random.Random(1907)
     write_project(tmp_path, 20_000)
