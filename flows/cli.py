@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from flows import cli_data, cli_registry
+from flows.cli_stop import stoppable
 
 app = typer.Typer(
     help="From raw text to a pretrained RoBERTa encoder, to scores, to a promoted model.",
@@ -63,7 +64,7 @@ def run(
         f"starting, with Prefect's server at {server}" if server else "starting, with a Prefect server of its own",
         flush=True,
     )
-    with _stoppable():
+    with stoppable():
         from flows.pipeline import pipeline
         from flows.process import shield_server
         from flows.terminal import show_results
@@ -74,22 +75,6 @@ def run(
             threading.Thread(target=import_module, args=("mlflow",), daemon=True).start()
         ended = pipeline(str(root), publish=publish)
     show_results(root, params, ended)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C, which ends the stages on the way out; either one is a line and exit code 75."""
-
-    def stop(signum: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        from roberta_core.errors import Preempted
-
-        raise Preempted("Stopped; its stages have ended too.", "Run again to go on.") from None
 
 
 @app.command()
@@ -113,7 +98,7 @@ def stage(name: Annotated[str, typer.Argument(help="As in dvc.yaml: pack, clean@
             or known
         )
         raise BadInput(f"There is no stage {name}.", f"There are: {', '.join(near)}.")
-    with _stoppable():
+    with stoppable():
         ended = run_stage(name, root, Groups(), print)
     print(f"{name}: {ended.how}, {human_time(ended.seconds)}")
 
@@ -198,123 +183,6 @@ def fill(
             print(f"{probability:7.2%}  {word}")
 
 
-NameArgument = Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")]
-WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
-
-
-@app.command()
-def models(
-    name: Annotated[str, typer.Argument(help="Registered name; all of the project's without one.")] = "",
-) -> None:
-    """List registered versions: alias, score, data, commit, age."""
-    from flows.settings import find_root
-    from flows.terminal import show_table
-    from tasks.params_file import load_params
-    from tasks.versions import list_versions
-
-    root = find_root()
-    rows = list_versions(load_params(root / "params.yaml"), root, name)
-    show_table(rows)
-    if not rows:
-        print("No model is registered yet.")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A registered name (its champion), or models:/roberta-cola/2.")],
-) -> None:
-    """Score a registered classifier again on its task's dev rows in this folder; changes nothing."""
-    from flows.settings import find_root
-    from tasks.evaluate import evaluate_version
-
-    print(evaluate_version(find_root(), model).told)
-
-
-@app.command()
-def compare(
-    name: NameArgument,
-    old: Annotated[str, typer.Argument(help="A version's number or alias, as the champion.")],
-    new: Annotated[str, typer.Argument(help="Another one, as the candidate.")],
-) -> None:
-    """Compare two versions on the same dev rows, as the gate does; changes nothing."""
-    from flows.settings import find_root
-    from tasks.params_file import load_params
-    from tasks.versions import compare_versions
-
-    root = find_root()
-    print(compare_versions(load_params(root / "params.yaml"), root, name, old, new))
-
-
-@app.command()
-def promote(
-    name: NameArgument,
-    version: Annotated[str, typer.Argument(help="A version's number, or an alias.")],
-    why: WhyOption = "",
-) -> None:
-    """Make a version champion by hand; the one before becomes previous."""
-    from flows.settings import find_root
-    from tasks.promotion import promote_by_hand
-
-    print(promote_by_hand(find_root(), name, version, why))
-
-
-@app.command()
-def rollback(name: NameArgument, why: WhyOption = "") -> None:
-    """Make the champion before this one champion again; the gate does not take this one back."""
-    from flows.settings import find_root
-    from tasks.promotion import rollback as go_back
-
-    print(go_back(find_root(), name, why))
-
-
-@app.command()
-def lineage(
-    what: Annotated[
-        str,
-        typer.Argument(help="models:/roberta-cola@champion, a registered name; or a source's name, a path, an md5."),
-    ],
-    page: Annotated[bool, typer.Option("--html", help="Write it as a page, reports/lineage.html.")] = False,
-) -> None:
-    """Of a model, everything it was made from; of a source, the models that came of it."""
-    from flows.settings import find_root
-    from roberta_core.errors import BadInput
-    from tasks.lineage import as_lines, forward, is_version, trace, write_page
-    from tasks.params_file import load_params
-
-    root = find_root()
-    if is_version(root, what):
-        trees = [trace(root, what)]
-        print("\n".join(as_lines(trees[0])))
-    else:
-        found = forward(load_params(root / "params.yaml"), root, what)
-        if not found:
-            raise BadInput(
-                f"No registered model came of {what}.",
-                "Give a source's name, a path or the md5 of a file, as in dvc.lock.",
-            )
-        trees = [tree for tree, _ in found]
-        for tree, hit in found:
-            hashed = next((value for key, value in hit.facts.items() if key != "params"), "")
-            aliases = f" ({tree.facts['aliases']})" if "aliases" in tree.facts else ""
-            print(f"{tree.name}{aliases}: by {hit.name} {hashed}".rstrip())
-    if page:
-        print(write_page(root, trees))
-
-
-@app.command()
-def funnel(
-    examples: Annotated[bool, typer.Option(help="Show what was dropped, in excerpts.")] = True,
-) -> None:
-    """What happened to every document, step by step: what came in, what was dropped or altered and why."""
-    from flows.settings import find_root
-    from tasks.funnels import lines
-    from tasks.params_file import load_params
-
-    root = find_root()
-    for line in lines(root, list(load_params(root / "params.yaml").corpus.sources), examples):
-        print(line)
-
-
 @app.command()
 def report() -> None:
     """Write reports/index.html anew."""
@@ -337,6 +205,28 @@ def ui() -> None:
     prepare(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve(root)
+
+
+@app.command()
+def notify() -> None:
+    """Let Prefect's server tell failures by webhook (ROBERTA_WEBHOOK) or e-mail; also finds runs that were killed."""
+    from flows.settings import check_server, find_root, prepare
+    from roberta_core.errors import BadInput
+
+    prepare(find_root())
+    server = os.environ.get("PREFECT_API_URL")
+    if not server:
+        raise BadInput("A server has to be there to send.", "Start one, and set PREFECT_API_URL.")
+    check_server(server)
+    from flows.notify import set_up
+
+    for name in set_up():
+        print(f"automation: {name}")
+
+
+for each in (*cli_registry.COMMANDS, *cli_data.COMMANDS):
+    app.command()(each)
+app.add_typer(cli_data.data, name="data")
 
 
 def main() -> None:

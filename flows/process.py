@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +136,12 @@ def run_stage(
     groups: Groups,
     on_line: Callable[[str], None] = lambda line: None,
     lock_fd: int | None = None,
+    more: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Ended:
     """Runs one stage through DVC and waits for it. Every line goes to `logs/<stage>.log` and to `on_line`.
+
+    `more` goes to `dvc repro`, and `environment` to the stage beside this process's own.
 
     Raises:
         StageTryAgain: the stage ended with exit code 75.
@@ -147,7 +151,9 @@ def run_stage(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     process = groups.start(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage], root, _environment()
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *more, "-s", stage],
+        root,
+        _environment() | (environment or {}),
     )
     lines: list[str] = []
 
@@ -161,7 +167,9 @@ def run_stage(
                     lines.append(line.strip())
                     del lines[:-50]
                     if not lines[-1].startswith(_DVC_LINES):
-                        on_line(lines[-1])
+                        # who shows a line may fail; who reads must not: a full pipe would stop the stage
+                        with suppress(Exception):
+                            on_line(lines[-1])
 
     reader = threading.Thread(target=read, name=f"log of {stage}", daemon=True)
     guard = None

@@ -6,20 +6,18 @@ but the registry: not this folder's dvc.lock, which has moved on, nor the data. 
 version, kept where it meets what is asked for.
 """
 
-import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roberta_core.atomic import atomic_file, read_json
+from roberta_core.atomic import read_json
 from roberta_core.errors import UserError
 from tasks.candidates import model_names
 from tasks.evidence import fetch, read_lock
 from tasks.params import Params
 from tasks.registry import NotRegistered, aliases_of, has_store, named_version, open_store
 
-PAGE = Path("reports") / "lineage.html"
 SHOWN_FILES = 20
 """Files of a source that the terminal lists; the page has all."""
 MIN_HASH = 6
@@ -202,39 +200,6 @@ def _told(node: Node) -> str:
     if node.kind == "model":
         return "".join(f"\n│  {each}" for each in told)
     return f"  {'; '.join(told)}" if told else ""
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-details, .leaf { margin-left: 1.1rem; border-left: 2px solid #ddd; padding: .15rem 0 .15rem .8rem; }
-summary { cursor: pointer; } code, small { font: 12.5px ui-monospace, monospace; color: #666; overflow-wrap: anywhere; }
-.model { border: 0; margin: 0; padding: 0; } .stage > summary { color: #1b5e9c; font-weight: 600; }
-.source { border-color: #2e7d32; } .source b { color: #2e7d32; }
-@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } .stage > summary { color: #7ab8f0; } }
-"""
-
-
-def _as_html(node: Node) -> str:
-    facts = "".join(
-        f"<div><small>{html.escape(key)}: {html.escape(str(value))}</small></div>" for key, value in node.facts.items()
-    )
-    name = f"<b>{html.escape(node.name)}</b>" + (" <small>(see above)</small>" if node.again else "")
-    if not node.made_from:
-        return f'<div class="leaf {node.kind}">{name}{facts}</div>'
-    inner = "".join(map(_as_html, node.made_from))
-    opened = " open" if node.kind in ("model", "stage") else ""
-    return f'<details class="{node.kind}"{opened}><summary>{name}</summary>{facts}{inner}</details>'
-
-
-def write_page(root: Path, nodes: list[Node]) -> Path:
-    """Writes the trees as one self-contained page, and returns its path."""
-    body = "".join(f"<section>{_as_html(node)}</section>" for node in nodes)
-    with atomic_file(Path(root) / PAGE) as handle:
-        handle.write(
-            '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>Lineage</title><style>{STYLE}</style><h1>Where it came from</h1>{body}</html>\n"
-        )
-    return Path(root) / PAGE
 
 
 def is_version(root: Path, asked: str) -> bool:

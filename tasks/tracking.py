@@ -36,9 +36,21 @@ STOPPED_WAIT_S = 4.0
 """After a SIGTERM the flow gives a stage 15 s in all."""
 
 
+def home_of(root: Path) -> Path:
+    """The project whose store a folder uses: its own; for the copy in which DVC runs a queued experiment, the original's.
+
+    DVC makes those copies in `.dvc/tmp/exps/` of the project, and removes them.
+    """
+    root = Path(root).resolve()
+    for folder in root.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return root
+
+
 def tracking_uri(root: Path) -> str:
     """Where MLflow's store is: MLFLOW_TRACKING_URI, or SQLite in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home_of(root)}/mlflow.db"
 
 
 def shown(text: str) -> str:
@@ -99,7 +111,7 @@ def experiment_id(client, root: Path) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         local = tracking_uri(root).startswith("sqlite:")
-        place = (Path(root).resolve() / "mlartifacts").as_uri() if local else None
+        place = (home_of(root) / "mlartifacts").as_uri() if local else None
         try:
             return client.create_experiment(EXPERIMENT, artifact_location=place)
         except MlflowException:
@@ -132,8 +144,9 @@ def git_commit(root: Path) -> str:
 
     try:
         commit = git("rev-parse", "HEAD")
-        # dvc.lock changes during every run, and has a tag of its own; the log of promotions is no source of any model
-        changed = ("--", ".", ":!dvc.lock", ":!promotions.jsonl")
+        # dvc.lock changes during every run, and has a tag of its own; the others are what runs make, no source of a model
+        made = ("dvc.lock", "promotions.jsonl", "metrics", "plots", "reports")
+        changed = ("--", ".", *(f":!{path}" for path in made))
         dirty = git("status", "--porcelain", "--untracked-files=no", *changed)
     except FileNotFoundError:
         return ""
@@ -144,6 +157,12 @@ def lineage_tags(root: Path) -> dict[str, str]:
     """Tags that tie a run or a model version to its source: git commit and the hash of dvc.lock."""
     lock = Path(root) / "dvc.lock"
     tags = {"git_commit": git_commit(Path(root)), "dvc_lock_sha256": digest_of(lock) if lock.is_file() else ""}
+    return {key: value for key, value in tags.items() if value}
+
+
+def experiment_tags() -> dict[str, str]:
+    """Tags that tie a run to the experiment of `dvc exp run` that it belongs to; none outside of one."""
+    tags = {"dvc_exp": os.environ.get("DVC_EXP_NAME"), "dvc_exp_baseline": os.environ.get("DVC_EXP_BASELINE_REV")}
     return {key: value for key, value in tags.items() if value}
 
 
@@ -226,7 +245,7 @@ class TrackedRun:
     """A run that is going on. No method raises because of MLflow, and only `finish` waits, `FINISH_WAIT_S` at most."""
 
     def __init__(self, record: Record, root: Path):
-        self._record, self._root = record, root
+        self._record, self._root = record, home_of(root)
         self._ending = threading.Event()
         self._over = threading.Event()
         self._delivered = False
@@ -311,11 +330,15 @@ def open_run(
         inputs: data read, by name, relative to the project; each becomes a dataset with DVC's md5.
     """
     root = Path.cwd()
-    tags = lineage_tags(root) | {
-        "stage": name,
-        "corpus": ", ".join(params.corpus.sources),
-        "task_data": params.glue.data,
-    }
+    tags = (
+        lineage_tags(root)
+        | experiment_tags()
+        | {
+            "stage": name,
+            "corpus": ", ".join(params.corpus.sources),
+            "task_data": params.glue.data,
+        }
+    )
     data = [
         {"name": key, "path": path.as_posix(), "md5": recorded_md5(root, path)} for key, path in (inputs or {}).items()
     ]

@@ -4,10 +4,12 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
-from tasks.lineage import NoLineage, as_lines, forward, trace, write_page
+from tasks.lineage import NoLineage, as_lines, forward, trace
+from tasks.lineage_page import draw, write_page
 from tasks.registry import register_all
 from tasks.tracking import open_client
 
@@ -134,6 +136,27 @@ def test_the_page_holds_every_file_and_escapes(project):
     tree.made_from[0].facts["params"] = "<script>alert(1)</script>"
     page = write_page(root, [tree]).read_text()
     assert page.count(md5("text of b-d.txt")) == 1 and "<script>" not in page and "http" not in page
+
+
+def test_the_drawing_has_each_stage_and_source_once_with_its_edges(project):
+    root, _ = project
+    drawing = ElementTree.fromstring(draw(trace(root, "roberta-cola/1")))
+    boxes = {
+        group.find("text").text: (group.get("class"), float(group.find("rect").get("x")))
+        for group in drawing.iter("g")
+    }
+    assert {name: kind for name, (kind, _) in boxes.items()} == {
+        "roberta-cola 1": "model", "glue@CoLA": "stage", "pretrain": "stage", "download@notes": "stage",
+        "download@web": "stage", "texts": "source", "web.txt": "source",
+    }  # fmt: skip
+    # left to right: nothing stands before what it was made from
+    for before, after in [
+        ("texts", "download@notes"), ("web.txt", "download@web"), ("download@web", "pretrain"),
+        ("download@notes", "pretrain"), ("pretrain", "glue@CoLA"), ("glue@CoLA", "roberta-cola 1"),
+    ]:  # fmt: skip
+        assert boxes[before][1] < boxes[after][1]
+    # one curve each, and one more: the classifier's stage reads the notes too
+    assert len(list(drawing.iter("path"))) == 7
 
 
 def test_a_model_registered_without_dvc_says_so(tmp_path):
