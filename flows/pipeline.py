@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
-from flows import graph, settings
+from flows import artifacts, graph, settings
+from flows.live import Live
+from flows.patience import outlive_server
 from flows.process import Groups, run_stage
 from flows.terminal import Board
 from roberta_core.errors import TryAgain, UserError
@@ -32,6 +33,8 @@ from tasks.params_file import load_params
 
 RETRY_AFTER_S = (10.0, 30.0, 90.0)
 STEPS = ("register", "promote", "report")
+
+outlive_server()
 
 
 class RunFailed(UserError):
@@ -45,6 +48,7 @@ class Run:
     root: Path
     params: Params
     board: Board
+    live: Live
     lock_fd: int
     groups: Groups = field(default_factory=Groups)
     ended: dict[str, tuple[str, float, str]] = field(default_factory=dict)
@@ -75,10 +79,16 @@ def stage_task(name: str, stale: bool) -> State:
         return Completed(name="UpToDate", message="up to date")
     logger = get_run_logger()
     run.board.started(name)
+    run.live.started(name)
+
+    def show(line: str) -> None:
+        run.board.line(name, line)
+        run.live.line(name, line)
+
     pauses = list(RETRY_AFTER_S)
     while True:
         try:
-            ended = run_stage(name, run.root, run.groups, lambda line: run.board.line(name, line), run.lock_fd)
+            ended = run_stage(name, run.root, run.groups, show, run.lock_fd)
             break
         except TryAgain as error:
             if run.groups.stopping.is_set() or not pauses:
@@ -92,6 +102,7 @@ def stage_task(name: str, stale: bool) -> State:
             return _failed(run, name, error)
     logger.info("%s: %s in %.1f s, log in logs/%s.log", name, ended.how, ended.seconds, name.replace("@", "-"))
     run.end(name, ended.how, ended.seconds)
+    run.live.ended(name, f"{name}: {ended.how} in {human_time(ended.seconds)}")
     if ended.how == "up to date":
         return Completed(name="UpToDate", message="up to date")
     return Completed(message=f"{ended.how} in {human_time(ended.seconds)}")
@@ -195,38 +206,6 @@ def _run_stages(run: Run, plan: list[graph.Stage], stale: dict[str, list[str]]) 
                 run.end(name, "failed", note=str(error))
 
 
-def _artifacts(run: Run) -> None:
-    rows = [
-        {"stage": name, "ended": how, "seconds": round(seconds, 1), "note": note}
-        for name, (how, seconds, note) in run.ended.items()
-    ]
-    create_table_artifact(key="stages", table=rows, description="How each stage ended")
-    if run.ended.get("promote", ("",))[0] in ("done", "up to date"):
-        _gate_artifact(run)
-    summary = run.root / "reports" / "summary.md"
-    counts = ", ".join(
-        f"{sum(row['ended'] == how for row in rows)} {how}" for how in dict.fromkeys(row["ended"] for row in rows)
-    )
-    text = f"# Run of {run.root.name}\n\n{len(rows)} stages and steps: {counts}.\n"
-    text += "".join(f"\n- **failed**: {error}" for error in run.errors)
-    if summary.is_file() and not run.errors:
-        text += f"\n{summary.read_text(encoding='utf8')}"
-    create_markdown_artifact(key="summary", markdown=text, description="What the run did")
-
-
-def _gate_artifact(run: Run) -> None:
-    """The registry as the gate left it, with each newest version's table, as `roberta compare` and the report show it."""
-    from tasks.gate import as_markdown
-    from tasks.registry import overview
-
-    parts = []
-    for row in overview(run.params, run.root):
-        told = f"## {row['name']} {row['version']} ({row['alias']})\n\n{row['promoted'] or 'not decided yet'}"
-        parts.append("\n\n".join(filter(None, [told, as_markdown(row["gate"])])))
-    if parts:
-        create_markdown_artifact(key="gate", markdown="\n\n".join(parts), description="What the gate said, and why")
-
-
 @flow(name="pipeline", persist_result=False, validate_parameters=False)
 def pipeline(root: str = ".", publish: bool = True, until: list[str] | None = None) -> dict[str, str]:
     """Brings every stage up to date; then, with `publish`, registers, promotes and writes the report.
@@ -249,8 +228,8 @@ def pipeline(root: str = ".", publish: bool = True, until: list[str] | None = No
         stale = graph.read_stale(folder)
         graph.remember_lock_order(folder)
         steps = STEPS if publish else ()
-        with Board(len(plan) + len(steps)) as board:
-            _run = run = Run(folder, params, board, lock_fd)
+        with Board(len(plan) + len(steps)) as board, Live() as live:
+            _run = run = Run(folder, params, board, live, lock_fd)
             try:
                 _run_stages(run, plan, stale)
                 for name in steps:
@@ -258,7 +237,7 @@ def pipeline(root: str = ".", publish: bool = True, until: list[str] | None = No
                         run.end(name, "not run")
                     else:
                         step_task.with_options(name=name, task_run_name=name)(name, return_state=True)
-                _artifacts(run)
+                artifacts.publish(folder, params, run.ended, run.errors)
             finally:
                 run.groups.stop()
                 if not graph.restore_lock_order(folder, whole):

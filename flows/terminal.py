@@ -4,6 +4,8 @@ On a terminal the lines of running stages rewrite themselves below the list of t
 event is a line of its own, and a stage's progress shows at most every ten seconds, so that a log file stays short.
 """
 
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,13 +20,26 @@ MARKS = {"done": "✓", "restored": "✓", "up to date": "·", "failed": "✗", 
 STYLES = {"done": "green", "restored": "green", "up to date": "dim", "failed": "bold red", "not run": "yellow"}
 
 
+def _console():
+    """A console that falls silent when nobody reads it any more: rich's own ends the process, which has work to do.
+
+    Of a run by a worker it is the worker that reads; killed, it must not take the run with it.
+    """
+    from rich.console import Console
+
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return Patient(highlight=False, soft_wrap=True)
+
+
 class Board:
     """Shows the stages of one run. Safe to call from the threads of the stages."""
 
     def __init__(self, total: int):
-        from rich.console import Console
-
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _console()
         self._live = None
         self._lock = threading.Lock()
         self._running: dict[str, tuple[float, str]] = {}

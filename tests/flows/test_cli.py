@@ -10,6 +10,7 @@ import time
 import pytest
 
 from .conftest import REPO, dvc
+from .listeners import addresses as addresses_of
 from .test_process import alive, wait_until
 
 ROBERTA = [sys.executable, "-m", "flows.cli"]
@@ -17,7 +18,7 @@ ROBERTA = [sys.executable, "-m", "flows.cli"]
 
 def roberta(folder, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     env = os.environ | {"PYTHONPATH": str(REPO), "COLUMNS": "200"} | environment
-    return subprocess.run([*ROBERTA, *arguments], cwd=folder, capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run([*ROBERTA, *arguments], cwd=folder, capture_output=True, text=True, env=env, timeout=300)
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:
@@ -175,6 +176,8 @@ def test_ctrl_c_on_a_terminal_is_one_line_and_leaves_nothing_behind(project):
     threading.Thread(target=read, daemon=True).start()
     try:
         assert wait_until(lambda: b"sleeping" in shown, 90)
+        # the server that Prefect starts for the run is a descendant
+        assert addresses_of(running.pid) == {"127.0.0.1"}
         os.write(ours, b"\x03")
         assert running.wait(60) == 75
         assert wait_until(lambda: b"roberta: Stopped; its stages have ended too. Run again to go on." in shown, 5)
@@ -203,6 +206,7 @@ def test_ui_starts_both_pages_and_ends_them(project):
         for page, word in (("MLflow", "MLflow"), ("Prefect", "Prefect")):
             with urllib.request.urlopen(addresses[page], timeout=10) as answer:
                 assert word in answer.read().decode()
+        assert addresses_of(running.pid) == {"127.0.0.1"}
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0

@@ -1,23 +1,25 @@
 """prefect.yaml on a real server: every deployment goes up as it is, and a scheduled run happens by itself."""
 
-import os
+import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flows.guard import end_group
-from flows.pages import free_port
+from flows.notify import LOST, TOLD
 from flows.pipeline import pipeline
 
 from .conftest import REPO
+from .listeners import addresses
+from .servers import Servers
+from .test_process import wait_until
 
 FILE = yaml.safe_load((REPO / "prefect.yaml").read_text(encoding="utf8"))
 
@@ -42,87 +44,92 @@ def test_each_deployment_names_a_flow_and_parameters_that_it_takes():
     assert set(until) <= set(stages) and pipeline.name == "pipeline"
 
 
+class Receiver(BaseHTTPRequestHandler):
+    """Takes what a webhook is sent."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.path, json.loads(body)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def a_failure_is_told(servers: Servers) -> None:
+    """`roberta notify` twice, a stage that fails, and one message at a receiver on the loopback."""
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    receiver.got = []
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    (servers.project / "work.sh").write_text('echo "$1: no ink left. Fill it." >&2; exit 3')
+    env = servers.env | {"ROBERTA_WEBHOOK": f"http://127.0.0.1:{receiver.server_port}/hook/s3cret"}
+    try:
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-m", "flows.cli", "notify"],
+                cwd=servers.project,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [f"automation: {name}" for name in (TOLD, LOST)]
+        assert sorted(each["name"] for each in servers.ask("automations/filter")) == sorted([TOLD, LOST])
+        # the address is a key: the server keeps it encrypted, and its API does not give it away
+        blocks = servers.ask("block_documents/filter")
+        assert "s3cret" not in json.dumps(blocks) and any(each["name"] == "roberta-webhook" for each in blocks)
+        run = servers.run_deployment("pipeline/refresh")
+        wait_until(lambda: servers.state_of(run)["type"] in ("FAILED", "CRASHED"), 200)
+        assert wait_until(lambda: receiver.got, 60), servers.state_of(run)
+        path, message = receiver.got[0]
+        assert path == "/hook/s3cret" and "of pipeline is Failed" in message["text"]
+        assert "no ink left. Fill it." in message["text"]
+    finally:
+        receiver.shutdown()
+        receiver.server_close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_deployed_schedule_runs_by_itself(project, tmp_path):
     """Server, pool, deploy and worker as in the README, each a process of its own on the loopback, ended by its group."""
-    import httpx
-
     for name in ("flows", "tasks", "roberta_core"):
         shutil.copytree(REPO / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
-    env |= {
-        "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": api,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(project), os.environ.get("PYTHONPATH")])),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
-        "PREFECT_API_REQUEST_TIMEOUT": "180",  # a busy machine
-    }  # fmt: skip
-    (tmp_path / "prefect").mkdir()
     deployments = yaml.safe_load((REPO / "prefect.yaml").read_text(encoding="utf8"))
     refresh = deployments["deployments"][0]
     refresh["parameters"]["publish"] = False
-    running: list[subprocess.Popen] = []
-
-    def start(*command: str) -> subprocess.Popen:
-        log = open(tmp_path / f"{len(running)}.log", "w")  # noqa: SIM115
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *command], cwd=project, env=env, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        running.append(process)
-        return process
-
-    def call(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *command],
-            cwd=project,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def ask(path: str, **body) -> list[dict]:
-        return httpx.post(f"{api}/{path}", json=body, timeout=120).raise_for_status().json()
-
+    servers = Servers(tmp_path / "prefect", project)
     try:
-        start("server", "start", "--host", "127.0.0.1", "--port", str(port))
-        until = time.monotonic() + 240
-        while time.monotonic() < until:
-            with suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=2):
-                break
-            time.sleep(0.5)
-        call("work-pool", "create", "--type", "process", "roberta")
+        server = servers.start_server()
+        servers.call("work-pool", "create", "--type", "process", "roberta")
         # due every minute from now on: whatever the deploying takes, the first run is some seconds away
         due = datetime.now(UTC) + timedelta(seconds=20)
         refresh["schedules"] = [{"interval": 60, "anchor_date": due.isoformat(), "timezone": "UTC", "active": True}]
         (project / "prefect.yaml").write_text(yaml.safe_dump(deployments))
-        told = call("--no-prompt", "deploy", "--all")
+        told = servers.call("--no-prompt", "deploy", "--all")
         assert told.count("successfully created") == 3, told
-        limits = {each["name"]: each["concurrency_options"] for each in ask("deployments/filter")}
+        limits = {each["name"]: each["concurrency_options"] for each in servers.ask("deployments/filter")}
         assert limits == dict.fromkeys(
             ["refresh", "nightly-data", "evaluate"], {"collision_strategy": "ENQUEUE"} | next(iter(limits.values()))
         )
-        start("worker", "start", "--pool", "roberta")
+        worker = servers.start_worker()
+        assert addresses(server.pid) == {"127.0.0.1"}
         until = time.monotonic() + 400
         seen: list[dict] = []
         while time.monotonic() < until:
             seen = [
-                each for each in ask("flow_runs/filter") if each["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")
+                each
+                for each in servers.ask("flow_runs/filter")
+                if each["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")
             ]
             if seen:
                 break
             time.sleep(1)
-        assert seen, (tmp_path / "1.log").read_text()
+        assert seen, servers.log_of(worker)
         assert seen[0]["state"]["type"] == "COMPLETED", seen[0]["state"]
         assert seen[0]["auto_scheduled"] and Path(project / "d").is_file()
         assert datetime.fromisoformat(seen[0]["start_time"].replace("Z", "+00:00")) >= due - timedelta(seconds=1)
+        a_failure_is_told(servers)
     finally:
-        for process in reversed(running):
-            end_group(process.pid, 10.0)
-            process.wait()
+        servers.stop()

@@ -182,3 +182,37 @@ def test_files_that_another_dvc_holds_are_one_line_and_another_attempt(project):
     assert told.value.exit_code == 75
     (project / ".dvc" / "tmp" / "rwlock").unlink()
     assert run_stage("b", project, Groups()).how == "done"
+
+
+def test_who_shows_the_lines_may_fail(project):
+    shown = []
+
+    def show(line: str) -> None:
+        shown.append(line)
+        raise OSError("nobody reads")
+
+    count = "i=0; while [ $i -lt 3000 ]; do echo a line of some forty characters $i; i=$((i+1)); done"
+    (project / "work.sh").write_text(f"{count}; echo > $1\n")
+    assert run_stage("a@y", project, Groups(), show).how == "done"
+    assert len(shown) == 3000
+
+
+def test_a_board_that_nobody_reads_falls_silent():
+    code = (
+        "import sys; from flows.terminal import Board\n"
+        "with Board(2) as board:\n"
+        "    sys.stdin.readline()\n"
+        "    for _ in range(3): board.ended('pack', 'done', 1.0)\n"
+        "open(sys.argv[1], 'w').write('went on')"
+    )
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        running = subprocess.Popen(
+            [sys.executable, "-c", code, file.name], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        running.stdout.close()
+        running.stdin.write(b"\n")
+        running.stdin.close()
+        assert running.wait(60) == 0
+        assert file.read() == b"went on"
