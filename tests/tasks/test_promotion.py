@@ -242,7 +242,7 @@ def test_two_that_promote_at_once_cannot_both_win(project, monkeypatch):
 def test_a_claim_of_a_dead_process_is_taken_over_and_of_a_living_one_is_not(project, monkeypatch):
     root, _ = project
     client = open_client(root)
-    monkeypatch.setattr(promotion, "CLAIM_WAIT_S", 0.5)
+    monkeypatch.setattr(promotion, "CLAIM_WAIT_S", 2.0)
     import socket
     import subprocess
 
