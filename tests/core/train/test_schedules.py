@@ -77,7 +77,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
     for size in (0, 1, 3, 4):
         training = build(tmp_path, steps=1, micro_batch=size, dropout=0.0)
         batch = training.batches.at(0, training.ranks)
-        loss, _ = training._backward(batch, batch.masked.labels.ne(-100).sum(), False)
+        loss, _ = training._backward(batch, batch.masked.labels.ne(-100).sum())
         losses[size] = loss.item()
         gradients[size] = torch.cat([each.grad.flatten() for each in training.model.parameters()]).double()
     for size in (1, 3, 4):
