@@ -5,7 +5,10 @@ Nothing here imports Prefect, DVC or MLflow, so that pretraining runs on a bare 
 
 import os
 
-# Idle OpenMP threads sleep instead of spinning. Two programs on the same cores otherwise wait for each other's spinning
-# threads: beside other work, pretraining on 2 threads fell to a fifth of its speed (docs/decisions.md). Has to be set
-# before torch is imported.
+# Idle OpenMP threads spin for some 20 microseconds, long enough for the next operation of a step to find them awake, and then
+# sleep. torch's default (some milliseconds) makes two programs on the same cores wait for each other's spinning threads: each
+# ran at a thirtieth of its speed; to sleep at once costs 8 % of a run that is alone (docs/decisions.md). GOMP is of GNU's
+# library, which torch brings along; the other line is for the rest. Both have to be set before torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
