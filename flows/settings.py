@@ -19,6 +19,8 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "1",
+    # MLflow's server keeps eight processes ready for scorers of language models, which nothing here uses
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     # a new database on a busy machine needs more than the default 20 s
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }

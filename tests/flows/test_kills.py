@@ -20,7 +20,7 @@ from .listeners import family
 from .servers import Servers
 from .test_process import alive, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 STEPS = 600
 ENCODER = Path("models/encoder/model.safetensors")
 NOBODY = "http://127.0.0.1:9/"

@@ -1,9 +1,11 @@
 """docs/operations.md: its commands are real ones, and its incident ends as it says, on the real chain at tiny size."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from tests.test_chain import roberta as roberta_in
 from tests.test_chain import run as command
 
 from .conftest import REPO
+from .test_process import wait_until
 from .test_remotes import git
 
 GUIDE = (REPO / "docs" / "operations.md").read_text(encoding="utf8")
@@ -50,6 +53,36 @@ def test_the_set_up_is_ten_commands_and_the_deployments_are_those_of_prefect_yam
 def test_files_and_tests_that_the_guide_names_exist():
     paths = re.findall(r"`((?:flows|tasks|tests|docs)/[\w./]+\.\w+)`", GUIDE)
     assert paths and [path for path in paths if not (REPO / path).is_file()] == []
+
+
+def batch_job(tmp_path, ends_with: int, stop: bool) -> tuple[int, str]:
+    """Runs the guide's Slurm job with a run that saves on SIGTERM, and returns its exit code and what was queued again."""
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", GUIDE, re.S)[1]
+    (tmp_path / "job.sh").write_text(script)
+    fakes = {
+        "roberta": f"trap 'sleep 0.3; touch saved; exit 75' TERM; touch started; "
+        f"{'while true; do sleep 0.05; done' if stop else f'exit {ends_with}'}",
+        "scontrol": 'echo "$@" >> queued',
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    job = subprocess.Popen(["bash", "job.sh"], cwd=tmp_path, env=env)
+    if stop:
+        assert wait_until((tmp_path / "started").exists, 30)
+        job.terminate()
+    code = job.wait(60)
+    assert (tmp_path / "saved").exists() == stop
+    return code, (tmp_path / "queued").read_text().strip() if (tmp_path / "queued").exists() else ""
+
+
+@pytest.mark.parametrize(
+    "ends_with, stop, wanted",
+    [(0, True, (75, "requeue 17")), (75, False, (75, "requeue 17")), (0, False, (0, "")), (1, False, (1, ""))],
+)
+def test_the_slurm_job_queues_itself_again_when_it_was_stopped(tmp_path, ends_with, stop, wanted):
+    assert batch_job(tmp_path, ends_with, stop) == wanted
 
 
 GOOD = "The function returns the number of {} in the list, or zero where there is none at all of them.\n"

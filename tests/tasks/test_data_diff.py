@@ -92,6 +92,19 @@ def test_the_folder_as_it_is_now_and_nothing_changed(project):
     assert all(row["change"] == "" for row in totals(here, here)) and funnel(here, here) == []
 
 
+def test_the_command_shows_three_tables(project, monkeypatch):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(project)
+    lines = CliRunner().invoke(app, ["data", "diff", "HEAD~1", "HEAD"]).output.splitlines()
+    assert any(line.split() == ["tokens", "1,000", "1,500", "+500", "(+50.0%)"] for line in lines)
+    assert any(line.startswith("notes") and "aaaaaaaa -> cccccccc" in line for line in lines)
+    assert any(line.startswith("clean-notes: dropped, too_short") for line in lines)
+
+
 def test_what_cannot_be_compared_is_one_line(project):
     with pytest.raises(BadInput, match="git knows no commit HEAD~9 here"):
         read_state(project, "HEAD~9")
