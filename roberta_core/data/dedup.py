@@ -7,8 +7,9 @@ each cluster the first document stays.
 
 A group of documents that share a band is compared by leaders: its first document with all others, then the second with
 those that are left, and so on; pairs that are in one cluster already are passed over. In a group of more than `SMALL`
-documents those that joined the leader's cluster are left out of the following rounds, and after `LEADERS` rounds the
-group is left to the other bands. So the work is linear in the documents, also where a million of them are alike.
+documents the one in its middle leads (`similarity.central`), those that joined its cluster are left out of the following
+rounds, and the group is left to the other bands when few of the texts that a leader was compared with are like it. So the
+work is linear in the documents, also where a million of them are alike.
 
 Memory: per document 16 bytes for its hash, 8 for its cluster and 2 for marks, and what `bands` and `similarity` say;
 per candidate pair 16. Signatures and texts stay in memory-mapped files; only the texts of candidates are read.
@@ -23,14 +24,17 @@ import numpy as np
 from roberta_core.data.bands import Bands
 from roberta_core.data.clusters import Clusters
 from roberta_core.data.corpus import Corpus, content_hashes
-from roberta_core.data.similarity import estimates, jaccard
+from roberta_core.data.similarity import central, estimates, jaccard
 from roberta_core.progress import Progress
 
 SMALL = 64
 """Groups of at most this size are compared in full."""
 
-LEADERS = 16
-"""Documents of a larger group that are compared with the rest of it, in each band."""
+LEADERS = 64
+"""Documents of a larger group that are compared with the rest of it, in each band, at most."""
+
+FRUITFUL = 1 / 16
+"""Share of the texts that a leader of a larger group must be like for the group to have another."""
 
 
 def first_of_equals(hashes: np.ndarray) -> np.ndarray:
@@ -118,47 +122,61 @@ class NearSearch:
     def _search(self, members: np.ndarray, starts: np.ndarray) -> None:
         """Compares the groups of one band; arguments as `Bands.groups` yields them."""
         group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(members)))
-        crowded = np.bincount(group, minlength=len(starts))[group] > SMALL
+        crowded = np.bincount(group, minlength=len(starts)) > SMALL  # by group, as are the next two
+        likely_pairs, alike_pairs = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
         new_pairs, new_similarity = [], []
-        for rounds in range(1, SMALL):
-            members, group, crowded = self._unsettled(members, group, crowded)
-            if rounds > LEADERS and crowded.any():
-                self.left_alone += len(np.unique(group[crowded]))
-                members, group, crowded = members[~crowded], group[~crowded], crowded[~crowded]
+        for _ in range(LEADERS):
+            fruitless = crowded & (likely_pairs > SMALL) & (alike_pairs < FRUITFUL * likely_pairs)
+            members, group = self._unsettled(members, group, fruitless)
             if not len(members):
                 break
-            leads = np.ones(len(members), dtype=bool)
-            leads[1:] = group[1:] != group[:-1]
-            leaders = members[np.flatnonzero(leads)[np.cumsum(leads) - 1]]
+            places = self._leaders(members, group, crowded)
+            leads = np.zeros(len(members), dtype=bool)
+            leads[places] = True
+            leaders = members[places[np.cumsum(np.diff(group, prepend=-1) > 0) - 1]]
             asked = np.flatnonzero(~leads & (self.clusters.find(leaders) != self.clusters.find(members)))
-            pairs = np.stack([leaders[asked], members[asked]], axis=1)
+            pairs = np.sort(np.stack([leaders[asked], members[asked]], axis=1), axis=1)
             fresh = ~self.compared.look_up(pairs)[0]
             asked, pairs = asked[fresh], pairs[fresh]
             estimate = estimates(self.corpus, pairs)
-            likely = pairs[estimate >= self.low]
-            similarity = jaccard(self.corpus, likely, self.shingle_words, self.workers)
-            alike = likely[similarity >= self.threshold]
-            self.clusters.unite(alike[:, 0], alike[:, 1])
-            new_pairs.append(likely)
+            likely = estimate >= self.low
+            similarity = jaccard(self.corpus, pairs[likely], self.shingle_words, self.workers)
+            alike = similarity >= self.threshold
+            self.clusters.unite(*pairs[likely][alike].T)
+            new_pairs.append(pairs[likely])
             new_similarity.append(similarity)
+            likely_pairs = np.bincount(group[asked[likely]], minlength=len(starts))
+            alike_pairs = np.bincount(group[asked[likely][alike]], minlength=len(starts))
             stays = ~leads
             stays[asked[estimate >= self.high]] = False
-            stays &= ~(crowded & (self.clusters.find(leaders) == self.clusters.find(members)))
-            members, group, crowded = members[stays], group[stays], crowded[stays]
+            stays &= ~(crowded[group] & (self.clusters.find(leaders) == self.clusters.find(members)))
+            members, group = members[stays], group[stays]
+        else:
+            self.left_alone += len(np.unique(group))
         if new_pairs:  # within a band a pair comes once
             self.compared.add(np.concatenate(new_pairs), np.concatenate(new_similarity))
 
+    def _leaders(self, members: np.ndarray, group: np.ndarray, crowded: np.ndarray) -> np.ndarray:
+        """The place of each group's leader in `members`."""
+        places = np.flatnonzero(np.diff(group, prepend=-1))
+        ends = np.append(places[1:], len(members))
+        for index in np.flatnonzero(crowded[group[places]]):
+            places[index] += central(self.corpus, members[places[index] : ends[index]])
+        return places
+
     def _unsettled(
-        self, members: np.ndarray, group: np.ndarray, crowded: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Without the groups whose documents are all in one cluster, those of one document among them."""
+        self, members: np.ndarray, group: np.ndarray, fruitless: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Without the groups whose documents are all in one cluster, those of one document among them, and those that
+        are left alone: `fruitless`, bool [groups]."""
         if not len(members):
-            return members, group, crowded
+            return members, group
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         roots = self.clusters.find(members)
-        settled = np.minimum.reduceat(roots, starts) == np.maximum.reduceat(roots, starts)
-        left = ~np.repeat(settled, np.diff(starts, append=len(members)))
-        return members[left], group[left], crowded[left]
+        done = np.minimum.reduceat(roots, starts) == np.maximum.reduceat(roots, starts)
+        self.left_alone += int((fruitless[group[starts]] & ~done).sum())
+        left = ~np.repeat(done | fruitless[group[starts]], np.diff(starts, append=len(members)))
+        return members[left], group[left]
 
 
 # -- verdict ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from roberta_core.executor import map_shards
 PAIRS_AT_ONCE = 1 << 16
 """Pairs whose signatures are held at a time."""
 
+SAMPLE = 256
+"""Signatures that stand for those of a group."""
+
 CHUNK_PAIRS, CHUNK_BYTES = 4096, 32 << 20
 """Pairs that one unit of work compares, and the text that it holds at a time (one pair may have more)."""
 
@@ -37,6 +40,23 @@ def estimates(corpus: Corpus, pairs: np.ndarray) -> np.ndarray:
         first, second = places.reshape(-1, 2).T
         result[start : start + len(chunk)] = (found[first] == found[second]).mean(axis=1)
     return result
+
+
+def central(corpus: Corpus, numbers: np.ndarray) -> int:
+    """The place in `numbers` (ascending) of the document whose signature has most in common with those of the others.
+
+    The others are a sample, seen as one signature: in each entry the middle one of the values, which is the most
+    frequent one where more than half of them agree. Of several the first.
+    """
+    sample = numbers[:: len(numbers) // SAMPLE + 1]
+    drawn = np.concatenate(
+        [signatures_in(batch)[rows] for batch, rows, _ in holding(corpus, corpus.signatures, sample)]
+    )
+    middle = np.sort(drawn, axis=0)[len(drawn) // 2]
+    agree = np.empty(len(numbers), np.int64)
+    for batch, rows, where in holding(corpus, corpus.signatures, numbers):
+        agree[where] = (signatures_in(batch)[rows] == middle).sum(axis=1)
+    return int(agree.argmax())
 
 
 def _shingle_set(hashes: np.ndarray) -> np.ndarray:
