@@ -217,6 +217,15 @@ class Shard(Section):
 
 
 class Tokenizer(Section):
+    start: Literal["learn", "take", "continue"] = Field(
+        "learn",
+        description="learn: from the corpus alone; take: the one at init as it is; continue: learn more merges on top of the one at init, up to vocab_size.",
+    )
+    init: str = Field(
+        "constraints.txt",
+        min_length=1,
+        description="take, continue: a tokenizer.json or a folder that has one; DVC watches it. learn: a file that is there (constraints.txt).",
+    )
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = Field(
         8192, description="Entries, the five special tokens included."
     )
@@ -224,6 +233,12 @@ class Tokenizer(Section):
     sample_mb: Annotated[float, Field(gt=0)] = Field(
         64, description="Text that the merges are learned from; documents are chosen by hash."
     )
+
+    @model_validator(mode="after")
+    def _init_of_start(self) -> "Tokenizer":
+        if self.start != "learn" and self.init == "constraints.txt":
+            raise ValueError(f"start: {self.start} needs init, the tokenizer.json to {self.start}")
+        return self
 
 
 class Pack(Section):

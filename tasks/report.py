@@ -26,7 +26,15 @@ from tasks.examples import DEEPEST_RANK, fill_mask_examples
 from tasks.params import Params
 from tasks.params_file import load_params
 from tasks.stage import stage_file
-from tasks.summary import NEVER_AVERAGED, corpus_tokens, documents_by_source, mean_score, protocol_line, read_if_there
+from tasks.summary import (
+    NEVER_AVERAGED,
+    corpus_tokens,
+    documents_by_source,
+    mean_score,
+    protocol_line,
+    read_if_there,
+    tokenizer_rows,
+)
 
 PAGE = Path("reports/index.html")
 PUBLISHED = {
@@ -228,6 +236,7 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
     documents = documents_section(root, params)
     pack = read_if_there(root / "metrics/pack.json")
     tokens = corpus_tokens(pack) if pack else None
+    tokenizer = read_if_there(root / "metrics/tokenizer.json")
     config = read_if_there(root / "models/encoder/config.json")
     return {
         "params": params,
@@ -237,6 +246,7 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
         "written": written,
         "documents": documents,
         "tokens": tokens,
+        "token_rows": tokenizer_rows(tokenizer, pack) if tokenizer and pack else [],
         "pretrain": pretrain,
         "scores": scores,
         "config": config,

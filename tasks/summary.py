@@ -95,7 +95,21 @@ def _row(*cells: object) -> str:
 COUNTS = (("parameters", "parameters"), ("steps", "steps"), ("tokens trained on", "tokens"))
 
 
-def _table(documents: list[dict], numbers: dict, pretrain: dict, results: dict[str, dict]) -> str:
+def tokenizer_rows(tokenizer: dict, pack: dict) -> list[tuple[str, int | str]]:
+    """What the tokenizer and pack stages measured: names and values, for people."""
+    rows: list[tuple[str, int | str]] = [("vocabulary", tokenizer["vocab_size"])]
+    rows += [("of them taken over", tokenizer["kept"])] if "kept" in tokenizer else []
+    return [
+        *rows,
+        ("bytes a token, held out", f"{tokenizer['bytes_per_token']:.2f}"),
+        ("tokens a word, held out", f"{tokenizer['tokens_per_word']:.2f}"),
+        ("unknown tokens, held out", f"{tokenizer['unknown_share']:.2%}"),
+        ("rows for training", pack["train_rows"]),
+        ("filled with tokens", f"{pack['train_fill']:.2%}"),
+    ]
+
+
+def _table(documents: list[dict], numbers: dict, sizes: list, pretrain: dict, results: dict[str, dict]) -> str:
     """The Markdown page."""
     lines = [
         "# Summary",
@@ -108,6 +122,7 @@ def _table(documents: list[dict], numbers: dict, pretrain: dict, results: dict[s
     lines += [_row(row["source"], row["found"], row["read"], row["clean"], row["unique"]) for row in documents]
     kept, seen = numbers["documents_kept"], numbers["documents_seen"]
     lines += ["", f"Kept: {kept:,} of {seen:,} documents, {numbers['tokens']:,} tokens.", ""]
+    lines += ["## Tokens", "", "| | |", "|---|--:|", *(_row(*each) for each in sizes), ""]
     lines += ["## Pretraining", "", "| | |", "|---|--:|"]
     lines += [_row(name, pretrain[key]) for name, key in COUNTS]
     lines += [_row("held-out masked loss, nats", f"{pretrain['loss']:.3f}")]
@@ -150,6 +165,7 @@ def run(params: Params, root: Path = Path(".")) -> dict:
     _needed(root / "data/dedup/funnel.json")
     documents = documents_by_source(root, sources)
     shard, pack, pretrain = (_needed(root / f"metrics/{stage}.json") for stage in ("shard", "pack", "pretrain"))
+    sizes = tokenizer_rows(_needed(root / "metrics/tokenizer.json"), pack)
     results = {task: _needed(root / "models/glue" / task / "results.json") for task in tasks}
     scores = {task: each["score"] for task, each in results.items()}
     numbers = {
@@ -167,7 +183,7 @@ def run(params: Params, root: Path = Path(".")) -> dict:
     if mean is not None:
         numbers["mean_score"] = mean
     with atomic_file(root / TABLE) as handle:
-        handle.write(_table(documents, numbers, pretrain, results))
+        handle.write(_table(documents, numbers, sizes, pretrain, results))
     return numbers
 
 

@@ -4,8 +4,9 @@ Ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then bytes and merges, `<mask>` la
 `transformers`. Text that spells a special token, such as a manual that says `<mask>`, is encoded as plain text.
 """
 
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -119,17 +120,22 @@ def specials_of(tokenizer: Tokenizer) -> Specials | None:
     return None
 
 
+def _file_of(path: Path) -> Path:
+    """The file itself, or the `tokenizer.json` of a folder."""
+    return path if path.suffix == ".json" else path / "tokenizer.json"
+
+
 def open_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
     """Loads the `tokenizer.json` of any encoder with RoBERTa's or BERT's special tokens, for use with its own model.
 
     Args:
-        folder: of the tokenizer or of a model.
+        folder: of the tokenizer or of a model; or the file itself, by a name that ends in .json.
         plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a mask.
 
     Raises:
         BadInput: the file is missing, damaged, or lacks the special tokens.
     """
-    file = Path(folder) / "tokenizer.json"
+    file = _file_of(Path(folder))
     if not file.exists():
         raise BadInput(f"{file} is missing.", "Run the tokenizer stage, or give the folder of a whole model.")
     try:
@@ -151,7 +157,7 @@ def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
     """Loads a tokenizer for packing and pretraining, and checks the ids that packing and masking rely on.
 
     Args:
-        folder: of the tokenizer or of a model.
+        folder: of the tokenizer or of a model; or the file itself, by a name that ends in .json.
         plain_text: special tokens spelled out in a text are encoded as text. Set False to fill a `<mask>`.
 
     Raises:
@@ -161,7 +167,28 @@ def load_tokenizer(folder: Path, plain_text: bool = True) -> Tokenizer:
     ids = [tokenizer.token_to_id(token) for token in SPECIALS]
     if ids != [0, 1, 2, 3] or tokenizer.token_to_id(MASK) != tokenizer.get_vocab_size() - 1:
         raise BadInput(
-            f"{Path(folder) / 'tokenizer.json'}: the special tokens are not <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.",
+            f"{_file_of(Path(folder))}: the special tokens are not <s> 0, <pad> 1, </s> 2, <unk> 3 and <mask> last.",
             "Use a RoBERTa tokenizer.",
         )
     return tokenizer
+
+
+WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+"""Words for counting: what stands between spaces, and each character of Chinese and Japanese, which have no spaces."""
+
+
+def measure_tokenizer(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
+    """How well a tokenizer fits texts that it has not learned from.
+
+    Returns:
+        bytes_per_token (of UTF-8; more is better), tokens_per_word (fertility; less is better; see `WORDS`), unknown_share
+        (of the tokens; 0 for byte-level BPE, which can write anything).
+    """
+    ids = [each.ids for each in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    tokens = max(sum(map(len, ids)), 1)
+    unknown = tokenizer.token_to_id(SPECIALS[3])
+    return {
+        "bytes_per_token": round(sum(len(text.encode("utf8")) for text in texts) / tokens, 4),
+        "tokens_per_word": round(tokens / max(sum(len(WORDS.findall(text)) for text in texts), 1), 4),
+        "unknown_share": round(sum(each.count(unknown) for each in ids) / tokens, 6),
+    }

@@ -199,8 +199,10 @@ def finished_run(root: Path, example: str = "Deprecated alias.", data: str = "sa
     (root / "params.yaml").write_text(params, encoding="utf8")
     shutil.copy(ROOT / "dvc.yaml", root)
     _documents(root, example)
-    write_json(root / "metrics/tokenizer.json", {"vocab_size": 8192, "chars_per_token": 3.9})
-    write_json(root / "metrics/pack.json", {"train_tokens": 6_090_112, "validation_tokens": 123_772, "rows": 47_577})
+    measured = {"bytes_per_token": 3.9123, "tokens_per_word": 1.8765, "unknown_share": 0.0}
+    write_json(root / "metrics/tokenizer.json", {"vocab_size": 8192, **measured})
+    packed = {"train_rows": 47_577, "train_fill": 0.99998}
+    write_json(root / "metrics/pack.json", {"train_tokens": 6_090_112, "validation_tokens": 123_772, **packed})
     _pretrain(root)
     _glue(root, data)
     _logs(root)

@@ -89,7 +89,7 @@ NEEDED = [
     "data/raw/notes",
     "data/clean/notes",
     "data/dedup",
-    *(f"metrics/{name}.json" for name in ("shard", "pack", "pretrain")),
+    *(f"metrics/{name}.json" for name in ("shard", "tokenizer", "pack", "pretrain")),
 ]
 
 
