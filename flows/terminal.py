@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from roberta_core.atomic import read_json
@@ -20,26 +21,34 @@ MARKS = {"done": "✓", "restored": "✓", "up to date": "·", "failed": "✗", 
 STYLES = {"done": "green", "restored": "green", "up to date": "dim", "failed": "bold red", "not run": "yellow"}
 
 
-def _console():
-    """A console that falls silent when nobody reads it any more: rich's own ends the process, which has work to do.
+def _fall_silent(console: object) -> None:
+    """What a rich console does when nobody reads it any more; its own way is to end the process."""
+    console.quiet = True
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(silence, stream.fileno())
 
-    Of a run by a worker it is the worker that reads; killed, it must not take the run with it.
+
+def outlive_reader() -> None:
+    """Lets this process go on when nobody reads its output any more.
+
+    A run that a worker started has the worker for its reader. When that is killed, the next line to any rich console,
+    and Prefect's log writes through one, would end the run in mid-training.
     """
     from rich.console import Console
 
-    class Patient(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    return Patient(highlight=False, soft_wrap=True)
+    Console.on_broken_pipe = _fall_silent
 
 
 class Board:
     """Shows the stages of one run. Safe to call from the threads of the stages."""
 
     def __init__(self, total: int):
-        self._console = _console()
+        from rich.console import Console
+
+        outlive_reader()
+        self._console = Console(highlight=False, soft_wrap=True)
         self._live = None
         self._lock = threading.Lock()
         self._running: dict[str, tuple[float, str]] = {}

@@ -199,9 +199,10 @@ def test_who_shows_the_lines_may_fail(project):
 
 def test_a_board_that_nobody_reads_falls_silent():
     code = (
-        "import sys; from flows.terminal import Board\n"
+        "import sys; from flows.terminal import Board; from rich.console import Console\n"
         "with Board(2) as board:\n"
         "    sys.stdin.readline()\n"
+        "    Console(file=sys.stderr).print('a line of another console, as of Prefect\\'s log')\n"
         "    for _ in range(3): board.ended('pack', 'done', 1.0)\n"
         "open(sys.argv[1], 'w').write('went on')"
     )
@@ -209,9 +210,11 @@ def test_a_board_that_nobody_reads_falls_silent():
 
     with tempfile.NamedTemporaryFile() as file:
         running = subprocess.Popen(
-            [sys.executable, "-c", code, file.name], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-c", code, file.name], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
         running.stdout.close()
+        running.stderr.close()
         running.stdin.write(b"\n")
         running.stdin.close()
         assert running.wait(60) == 0
