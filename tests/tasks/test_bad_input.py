@@ -69,7 +69,7 @@ def told() -> str:
         ("shard.shard_mb", float("inf"), "shard.shard_mb takes a finite number"),
         ("tokenizer.vocab_size", 1.5, "tokenizer.vocab_size takes a whole number, got 1.5"),
         ("pack.mode", "full", "or 'best-fit', got 'full'"),
-        ("pretrain.optimizer", "adam", "unknown key pretrain.optimizer"),
+        ("pretrain.optimiser", "adam", "unknown key pretrain.optimiser"),
         ("corpus.sources", {}, "corpus.sources takes one entry at least"),
         ("corpus.sources", {"My notes": {"kind": "files", "path": "x"}}, "the name 'My notes' has other characters"),
         ("corpus.sources.python-docs.path", "", "path takes text that is not empty"),
