@@ -8,6 +8,7 @@ Price: 0.4 s a stage for starting DVC, and 20 ms for the guard.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +40,8 @@ _DVC_LINES = (
     "dvc config core.autostage",
 )
 _EXITED = re.compile(r"exited with (-?\d+)$")
+_BY_SIGTERM = (-signal.SIGTERM, 128 + signal.SIGTERM)
+"""How a process ends by SIGTERM before it has a handler, as in the second in which it imports torch; a shell adds 128."""
 _SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$")
 _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run")
 
@@ -215,6 +218,8 @@ def _failure(stage: str, code: int, lines: list[str], log: Path) -> UserError:
         told = own[-1]
     else:
         told = by_dvc.removeprefix("ERROR:").strip() or f"dvc ended with {code}"
+    if code in _BY_SIGTERM or (exited and int(exited[1]) in _BY_SIGTERM):
+        return StageTryAgain(f"{stage}: stopped by SIGTERM.", "Run again to go on.")
     if exited and int(exited[1]) == EXIT_TRY_AGAIN:
         return StageTryAgain(told if told.startswith(stage.replace("@", "-")) else f"{stage}: {told}", f"(log: {log})")
     return StageFailed(stage, told, log)

@@ -397,6 +397,10 @@ class Runtime(Section):
     processes: Annotated[int, Field(ge=0)] = Field(
         0, description="Processes that pretrain together on this machine; 0: one a GPU, or one without a GPU."
     )
+    shard: Literal["none", "fsdp"] = Field(
+        "none",
+        description="Several processes: none, each holds the whole model; fsdp, each holds a part of weights, gradients and optimizer state (FSDP2), for models that one GPU cannot hold.",
+    )
     glue_threads: Positive = Field(1, description="Torch threads of each fine-tuning; several tasks run side by side.")
     parallel_stages: Positive = Field(2, description="Stages that may run side by side.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")

@@ -117,6 +117,7 @@ class Job:
                 runtime.checkpoint_minutes * 60,
                 peak_flops(self.device, self.config.precision),
                 runtime.milestone_steps,
+                runtime.shard,
             ),
             self.checkpoints,
             on_point=on_point,
@@ -177,6 +178,8 @@ def _run(params: Params) -> dict:
     flat = {f"pretrain.{name}": value for name, value in section.model_dump().items()}
     flat |= {f"recipe.{name}": value for name, value in vars(config.recipe).items()}
     flat |= {"seed": params.seed, "fingerprint": job.fingerprint}
+    if params.runtime.shard != "none" and ranks == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        print("pretrain: runtime.shard has no effect on one process", flush=True)
     with open_run("pretrain", params, section=flat, inputs={"packed": PACKED}) as tracked:
         training = job.training(on_point=tracked.log)
         final = training.train()

@@ -78,7 +78,10 @@ class HeldOut:
         loss = torch.zeros((), dtype=torch.float64, device=device)
         right = torch.zeros((), dtype=torch.int64, device=device)
         varlen = has_varlen(device, precision, dropout=0.0)
-        for masked, real, documents in self._batches[ranks.rank :: ranks.world]:
+        # all ranks run the model equally often, which gathers a sharded one; what is beyond the end does not count
+        for number in range(ranks.rank, -(-len(self._batches) // ranks.world) * ranks.world, ranks.world):
+            counts = number < len(self._batches)
+            masked, real, documents = self._batches[number if counts else -1]
             labels = masked.labels.to(device)
             padded = None if bool(real.all()) else real.to(device)
             isolation = None
@@ -88,8 +91,9 @@ class HeldOut:
                 part, hits = model(
                     masked.input_ids.to(device), padded, masked.positions.to(device), labels, isolation=isolation
                 )
-            loss += part.double()
-            right += hits
+            if counts:
+                loss += part.double()
+                right += hits
         model.train(training)
         total = len(self.targets)
         loss_sum, right_sum = ranks.sum(loss, right)

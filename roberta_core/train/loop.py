@@ -13,7 +13,7 @@ device at points of the curve, and, with an optimizer that cannot leave out an u
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -25,49 +25,18 @@ from roberta_core.errors import BadInput, BadParams, Preempted
 from roberta_core.model import RobertaForMaskedLM
 from roberta_core.model.isolation import has_varlen, isolate
 from roberta_core.progress import Progress, human_count, human_time
-from roberta_core.train.batches import Batch, Batches, BatchPlan
-from roberta_core.train.checkpoint import Checkpoints
+from roberta_core.train.batches import Batch, Batches
+from roberta_core.train.checkpoint import Checkpoints, step_folder
+from roberta_core.train.config import RunConfig, TrainConfig
 from roberta_core.train.evaluate import Evaluation, HeldOut
+from roberta_core.train.gradients import Gradients, shard_model
 from roberta_core.train.guard import Guard
 from roberta_core.train.history import History
 from roberta_core.train.masking import IGNORED
 from roberta_core.train.meter import Meter
 from roberta_core.train.optimizer import Optimizers
 from roberta_core.train.ranks import Ranks
-from roberta_core.train.recipes import Recipe
 from roberta_core.train.saver import Saver
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What decides the result: part of the fingerprint. Steps are updates, sizes are sequences.
-
-    Attributes:
-        batch_from, batch_warmup_steps: the batch grows from this size over these updates; None: it does not.
-        max_minutes: the run's time; the schedule follows it. None: it follows the updates.
-        spike_sigmas, max_skipped: of `train.guard`; after so many left out in a row the run stops.
-    """
-
-    max_steps: int
-    batch_size: int
-    mask_prob: float
-    recipe: Recipe
-    precision: str
-    seed: int
-    eval_every: int
-    eval_rows: int
-    log_every: int
-    batch_from: int | None = None
-    batch_warmup_steps: int = 0
-    max_minutes: float | None = None
-    spike_sigmas: float = 6.0
-    max_skipped: int = 10
-    average_last: int = 0
-
-    @property
-    def batches(self) -> BatchPlan:
-        """The size of every batch."""
-        return BatchPlan(self.batch_size, self.batch_from or self.batch_size, self.batch_warmup_steps)
 
 
 class Update(NamedTuple):
@@ -90,16 +59,8 @@ class Update(NamedTuple):
     due: bool
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What decides speed and safety only. `peak_flops`: FLOP/s of one rank's device, for MFU; 0 where it is not known."""
-
-    device: torch.device
-    micro_batch: int = 0
-    compile: bool = False
-    checkpoint_s: float = 120.0
-    peak_flops: float = 0.0
-    milestone_steps: int = 0
+class _GivenUp(Exception):
+    """An update was given up between two micro-batches; nothing of it has reached the weights."""
 
 
 class Pretraining:
@@ -154,6 +115,10 @@ class Pretraining:
             model.load_state_dict(RobertaForMaskedLM.from_pretrained(latest).state_dict())
         model.to(run.device).train()
         self._varlen = has_varlen(run.device, config.precision, config.recipe.dropout)
+        sharded = run.shard == "fsdp" and self.ranks.world > 1
+        if sharded:
+            shard_model(model, model.roberta.encoder.layer, self.ranks)
+        self.gradients = Gradients(model, self.ranks, sharded)
         self.optimizers = Optimizers(model, config.recipe)
         if latest:
             self.optimizers.load(tensors)
@@ -187,7 +152,10 @@ class Pretraining:
             started = time.perf_counter()
             lr = self.config.recipe.lr_at(self._position(), self.config.max_steps)
             log = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.config.max_steps
-            done = self._update(lr)
+            try:
+                done = self._update(lr)
+            except _GivenUp:
+                self._save_before_update(loss_sum)
             loss_sum += done.loss
             self.step += 1
             self.history.tokens += done.tokens
@@ -243,12 +211,12 @@ class Pretraining:
         # dropout's draw belongs to the update and the rank, not to the process
         torch.manual_seed(key_of(config.seed, self.step, ranks.rank) >> 1)
         loss, right = self._backward(batch, count)
-        ranks.sum_gradients(self.model.parameters(), loss)
+        self.gradients.finish(loss)
         parameters = [each for each in self.model.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm([each.grad for each in parameters])
         if config.recipe.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, config.recipe.clip_norm, norm)
-        bad = self.guard.judge(loss, norm)
+        bad = self.guard.judge(loss, ranks.whole(norm))
         self.optimizers.step(lr, bad)
         tokens, slots, stop, due, self.history.used_s = told if copied is None else copied.read()
         return Update(torch.where(bad, 0.0, loss), right, masked, int(tokens), int(slots), bool(stop), bool(due))
@@ -258,24 +226,31 @@ class Pretraining:
 
         Returns:
             This rank's part of the mean loss, and how many of its predictions were right.
+
+        Raises:
+            _GivenUp: the run, of one rank, was asked to stop; several ranks would not agree between two sums.
         """
         total, right = torch.zeros((), device=self.run.device), torch.zeros((), device=self.run.device)
-        size = self.run.micro_batch or batch.rows
         slots = batch.masked.positions.shape[0] // batch.rows
-        for start in range(0, batch.rows, size):
-            here = slice(start, start + size)
-            flat = slice(start * slots, min(start + size, batch.rows) * slots)
-            positions = batch.masked.positions[flat] - start * batch.masked.input_ids.shape[1]
+        largest = -(-self.config.batches.size_at(self.step) // self.ranks.world)
+        parts = self.gradients.micro_batches(batch.rows, self.run.micro_batch, largest)
+        for number, (here, counts) in enumerate(parts):
+            if number and self.ranks.world == 1 and self.should_stop():
+                raise _GivenUp
+            self.gradients.next_is_last(number == len(parts) - 1)
+            flat = slice(here.start * slots, here.stop * slots)
+            positions = batch.masked.positions[flat] - here.start * batch.masked.input_ids.shape[1]
             real = None if batch.real is None else batch.real[here]
             labels, apart = batch.masked.labels[flat], None
             if batch.documents is not None:
                 apart = isolate(batch.documents[here], self.model.config.pad_token_id, self.run.device, self._varlen)
             with autocast(self.run.device, self.config.precision):
                 loss, hits = self._forward(batch.masked.input_ids[here], real, positions, labels, isolation=apart)
-            loss = loss / count
+            loss = loss / count if counts else loss * 0
             loss.backward()
             total += loss.detach()
-            right += hits
+            if counts:
+                right += hits
         return total, right
 
     def _log(self, loss_sum: torch.Tensor, lr: float, done: Update) -> dict:
@@ -316,6 +291,7 @@ class Pretraining:
 
     def _evaluate(self) -> None:
         scored = self.held_out.score(self.model, self.run.device, self.config.precision, self.ranks)
+        self.gradients.at_rest()
         if not math.isfinite(scored.loss):
             raise self._diverged(f"the held-out loss is {scored.loss}")
         self.history.validation.append({"step": self.step, **asdict(scored)})
@@ -354,11 +330,19 @@ class Pretraining:
 
     def _weights_are_finite(self) -> bool:
         norm = torch.nn.utils.get_total_norm([each.detach() for each in self.model.parameters()])
-        return math.isfinite(norm.item())
+        return math.isfinite(self.ranks.whole(norm).item())
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The model's weights as they are saved, whole even where ranks share them; all ranks call it."""
         return dict(self.model.saved_weights(self.ranks.whole))
+
+    def _save_before_update(self, loss_sum: torch.Tensor) -> None:
+        """Saves what was there before an update that was given up. Raises `Preempted`."""
+        self.saver.wait()
+        latest = self.checkpoints.latest()
+        if latest is None or latest.name != step_folder(self.step):
+            self._save(loss_sum, checkpoint=True, point=False)
+        self._stopped()
 
     def _stopped(self) -> None:
         """Waits for the checkpoint of a run that was asked to stop. Raises `Preempted`."""
@@ -382,6 +366,7 @@ class Pretraining:
         for name, tensor in self.checkpoints.average(steps).items():
             self.ranks.fill(own[name], tensor)
         scored = self.held_out.score(self.model, self.run.device, self.config.precision, self.ranks)
+        self.gradients.at_rest()
         self.on_point(self.step, {"averaged/loss": scored.loss, "averaged/accuracy": scored.accuracy})
         return scored
 

@@ -2,8 +2,10 @@
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from roberta_core.train.recipes import Recipe
+from roberta_core.train.sharded_muon import ShardedMuon
 from roberta_core.train.stable_adamw import StableAdamW
 
 
@@ -37,10 +39,11 @@ class Optimizers:
         ]
         if matrices:
             # match_rms_adamw scales Muon's update to the size of AdamW's, so one learning rate serves both (Liu et al. 2025).
+            constants = {"lr": recipe.peak_lr, "weight_decay": recipe.weight_decay}
             self._all.append(
-                torch.optim.Muon(
-                    matrices, lr=recipe.peak_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-                )
+                ShardedMuon(matrices, **constants)
+                if isinstance(matrices[0], DTensor)
+                else torch.optim.Muon(matrices, **constants, adjust_lr_fn="match_rms_adamw")
             )
 
     def step(self, lr: float, bad: torch.Tensor) -> None:
@@ -75,4 +78,6 @@ class Optimizers:
             parameter = parameters[name]
             # AdamW counts its steps in a scalar that stays where torch made it; moments live beside their parameter.
             held = value.clone() if value.dim() == 0 else value.to(parameter.device).clone()
+            if value.dim() and isinstance(parameter, DTensor):
+                held = distribute_tensor(held, parameter.device_mesh, parameter.placements)
             owner[parameter].state[parameter][quantity] = held

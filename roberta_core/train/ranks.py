@@ -1,9 +1,7 @@
-"""Several processes that train one model: each takes its part of every batch, gradients are summed, weights stay equal.
+"""Several processes that train one model: each takes its part of every batch; `train.gradients` sums what they learn.
 
-The sum is one all-reduce of one flat buffer after the backward pass. It does not overlap with computation, as torch's
-DistributedDataParallel does; in return the loop is the same for one process and for many, nothing wraps the model, and
-with accumulation there is one sum an update. Which row goes where is computed from the update's number, so the number
-of ranks may change between a kill and a resume, and no row is seen twice or missed.
+Which row goes where is computed from the update's number, so the number of ranks may change between a kill and a resume,
+and no row is seen twice or missed.
 
 A rank is told apart by torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On one machine
 `followers` starts the other ranks itself.
@@ -16,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -65,16 +63,6 @@ class Ranks:
     def sum(self, *numbers: torch.Tensor | int | float) -> list[float]:
         """The same as Python floats."""
         return self.total(*numbers).tolist()
-
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], extra: torch.Tensor) -> None:
-        """Sums all gradients, and the one number `extra`, over the ranks, in place."""
-        if self.world == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] + [extra]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
-            gradient.copy_(summed.view_as(gradient))
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """The whole of a tensor that may be sharded among the ranks; all of them call it."""

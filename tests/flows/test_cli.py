@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +149,11 @@ def test_sigterm_ends_the_run_its_stages_and_the_second_run_is_refused(project, 
     assert not any(alive(int(pid.read_text())) for pid in pids)
 
 
+def heed_ctrl_c() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_a_terminal_is_one_line_and_leaves_nothing_behind(project):
     """A terminal sends it to every process in front, Prefect's server too, unless that stands apart."""
@@ -157,12 +163,17 @@ def test_ctrl_c_on_a_terminal_is_one_line_and_leaves_nothing_behind(project):
     import threading
 
     (project / "work.sh").write_text("echo sleeping\nexec sleep 300\n")
+
+    def in_front() -> None:
+        heed_ctrl_c()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
     running = subprocess.Popen(
         [*ROBERTA, "run"], cwd=project, env=env | {"PYTHONPATH": str(REPO), "TERM": "xterm"}, stdin=theirs, stdout=theirs,
-        stderr=theirs, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        stderr=theirs, start_new_session=True, preexec_fn=in_front,
     )  # fmt: skip
     shown = bytearray()
 
@@ -190,14 +201,44 @@ def test_ctrl_c_on_a_terminal_is_one_line_and_leaves_nothing_behind(project):
         os.close(theirs)
 
 
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`."""
+    below, todo = [], [pid]
+    while todo:
+        for tasks in (Path("/proc") / str(todo.pop()) / "task").glob("*/children"):
+            found = [int(child) for child in tasks.read_text().split()]
+            below += found
+            todo += found
+    return below
+
+
+@pytest.mark.slow
+def test_sigkill_of_the_run_ends_its_stages_and_prefects_server(project):
+    (project / "work.sh").write_text("echo $$ > pid-$1; sleep 300")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
+    running = subprocess.Popen(
+        [*ROBERTA, "run", "--no-publish"], cwd=project, env=env | {"PYTHONPATH": str(REPO)}, stdout=subprocess.DEVNULL
+    )
+    try:
+        assert wait_until(lambda: (project / "pid-a-x").exists() and (project / "pid-a-x").read_text().strip(), 120)
+        below = descendants(running.pid)
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below if alive(pid)]
+        assert any(b"uvicorn" in command for command in commands), commands
+    finally:
+        running.kill()
+        running.wait()
+    assert wait_until(lambda: not any(map(alive, below)), 60), [pid for pid in below if alive(pid)]
+
+
 @pytest.mark.slow
 def test_ui_starts_both_pages_and_ends_them(project):
     import urllib.request
 
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "MLFLOW"))}
     running = subprocess.Popen(
-        [*ROBERTA, "ui"], cwd=project, env=env | {"PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True
-    )
+        [*ROBERTA, "ui"], cwd=project, env=env | {"PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True,
+        preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
     lines = []
     try:
         while len(lines) < 3:

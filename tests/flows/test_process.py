@@ -33,6 +33,10 @@ stages:
     cmd: sh -c 'echo one; echo "there is no such file x. Make it." >&2; exit 3'
   silent:
     cmd: sh -c 'exit 4'
+  early:
+    cmd: sh -c 'kill -TERM $$'
+  early-in-a-shell:
+    cmd: sh -c 'kill -TERM $$'; exit $?
 """
 
 
@@ -84,6 +88,13 @@ def test_exit_75_means_try_again_and_its_own_line_is_told(sleepers):
         StageTryAgain, match=r"^again - the network is away. Try later. .log: logs/again.log.$"
     ) as told:
         run_stage("again", sleepers, Groups())
+    assert told.value.exit_code == 75
+
+
+@pytest.mark.parametrize("stage", ["early", "early-in-a-shell"])
+def test_sigterm_before_the_stage_has_a_handler_means_try_again(sleepers, stage):
+    with pytest.raises(StageTryAgain, match=f"^{stage}: stopped by SIGTERM") as told:
+        run_stage(stage, sleepers, Groups())
     assert told.value.exit_code == 75
 
 

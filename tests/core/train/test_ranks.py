@@ -2,47 +2,104 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from roberta_core.errors import BadParams
 from roberta_core.train.ranks import Ranks, followers
-from tests.core.train.test_loop import SCRIPT
 from tests.core.train.tiny_run import build
 
-
-def run(folder: Path, world: int, stop: int = 0) -> None:
-    """A run of `world` gloo ranks, without dropout, to the end or for `stop` updates."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    build(folder, steps=1)  # the rows, written once
-    command = [sys.executable, SCRIPT, folder, "paper", "0.0", str(stop)]
-    ranks = [
-        subprocess.Popen(command, cwd=SCRIPT.parents[3], env=os.environ | shared | {"RANK": str(rank)})
-        for rank in range(world)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
+REPO = Path(__file__).parents[3]
+MODULE = "tests.core.train.tiny_run"
 
 
-def curve(folder: Path) -> list[float]:
+def train(*runs: dict) -> None:
+    """Makes the runs, one after the other, in a process of their own."""
+    told = json.dumps([run | {"folder": str(run["folder"])} for run in runs])
+    done = subprocess.run([sys.executable, "-m", MODULE, told], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def numbers(folder: Path) -> list[float]:
     history = json.loads((folder / "done" / "history.json").read_text())
     return [point["loss"] for part in ("train", "validation") for point in history[part]]
 
 
-def test_two_ranks_draw_the_curve_of_one_and_may_take_turns_with_it(tmp_path):
-    run(tmp_path / "one", 1)
-    run(tmp_path / "two", 2)
-    for world, stop in ((1, 7), (2, 9), (1, 0)):
-        run(tmp_path / "turns", world, stop)
-    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
-    assert curve(tmp_path / "turns") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
+def rows_seen(folder: Path) -> list[list]:
+    """The (row, epoch) of every update, over all ranks and starts, in the order of the samples."""
+    seen: dict[int, list] = {}
+    for file in sorted(folder.glob("rows-*.json"), key=lambda file: [int(part) for part in file.stem.split("-")[1:]]):
+        for step, pairs in json.loads(file.read_text()).items():
+            seen.setdefault(int(step), []).extend(pairs)
+    assert sorted(seen) == list(range(len(seen)))
+    return [seen[step] for step in sorted(seen)]
+
+
+def weights_differ(folder: Path, other: Path) -> float:
+    mine, theirs = (load_file(each / "done" / "model.safetensors") for each in (folder, other))
+    return max((mine[name] - theirs[name]).abs().max().item() for name in mine)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "far"),
+    [
+        ("adamw", 12, 1e-4),
+        pytest.param("adamw", 24, 1e-4, marks=pytest.mark.slow),
+        pytest.param("stable-adamw", 24, 1e-4, marks=pytest.mark.slow),
+        # Muon rounds directions to bfloat16, which makes more of the sums' last bits
+        pytest.param("muon", 24, 2e-3, marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_draw_the_curve_of_one(tmp_path, optimizer, steps, far):
+    """Replicas and shards, with micro-batches of 2 of a batch of 9: 5 in one rank, 3 and 2 of two ranks."""
+    alike = {
+        "dropout": 0.0,
+        "steps": steps,
+        "batch_size": 9,
+        "micro_batch": 2,
+        "name": "paper",
+        "optimizer": optimizer,
+    }
+    alike |= {"average_last": 2}
+    train(
+        {"folder": tmp_path / "one", **alike},
+        {"folder": tmp_path / "none", "world": 2, **alike},
+        {"folder": tmp_path / "fsdp", "world": 2, "shard": "fsdp", **alike},
+    )
+    for name in ("none", "fsdp"):
+        assert numbers(tmp_path / name) == pytest.approx(numbers(tmp_path / "one"), abs=1e-5), name
+        assert weights_differ(tmp_path / name, tmp_path / "one") < far
+        assert rows_seen(tmp_path / name) == rows_seen(tmp_path / "one")
+    flat = [tuple(pair) for update in rows_seen(tmp_path / "fsdp") for pair in update]
+    assert len(flat) == len(set(flat)) == steps * 9
+    in_first_epoch = sorted(row for row, epoch in flat if epoch == 0)
+    if steps * 9 > 164:
+        assert in_first_epoch == list(range(164))
+
+
+@pytest.mark.parametrize("name", ["paper", pytest.param("fast", marks=pytest.mark.slow)])
+def test_any_number_of_ranks_goes_on_with_the_checkpoint_of_any_other(tmp_path, name):
+    alike = {"dropout": 0.0, "name": name}
+    turns = [{"stop": 5}, {"world": 2, "stop": 9}, {"world": 2, "shard": "fsdp", "stop": 6}, {"stop": 4}]
+    turns += [{"world": 2, "shard": "fsdp"}]
+    train({"folder": tmp_path / "one", **alike}, *[{"folder": tmp_path / "turns", **alike, **turn} for turn in turns])
+    assert numbers(tmp_path / "turns") == pytest.approx(numbers(tmp_path / "one"), abs=1e-5)
+    assert rows_seen(tmp_path / "turns") == rows_seen(tmp_path / "one")
+
+
+def test_gradients_are_summed_in_several_buckets(tmp_path, monkeypatch):
+    """The tiny model fits one bucket: so here a bucket takes 64 KB."""
+    alike = {"dropout": 0.0, "steps": 6}
+    train(
+        {"folder": tmp_path / "one", **alike},
+        {"folder": tmp_path / "two", "world": 2, "bucket_bytes": 1 << 16, **alike},
+    )
+    assert numbers(tmp_path / "two") == pytest.approx(numbers(tmp_path / "one"), abs=1e-5)
 
 
 def test_shares_cover_the_batch_once(monkeypatch):
@@ -75,5 +132,5 @@ def test_a_rank_that_dies_stops_the_first_one():
         "import sys, time; from roberta_core.train.ranks import followers\n"
         "with followers(2, [sys.executable, '-c', 'raise SystemExit(3)']):\n    time.sleep(60)"
     )
-    done = subprocess.run([sys.executable, "-c", waiting], cwd=SCRIPT.parents[3], capture_output=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", waiting], cwd=REPO, capture_output=True, timeout=50)
     assert done.returncode == -15 and b"a rank ended with 3" in done.stderr

@@ -1,8 +1,16 @@
-"""A whole tiny pretraining as a process, to kill or to share: `python tiny_run.py FOLDER [RECIPE [DROPOUT [STOP]]]`."""
+"""A tiny pretraining, in this process (`build`) or as a process of its own, to share among ranks or to kill.
+
+`python tiny_run.py '[{"folder": …, "world": 2, "stop": 5, …}]'` makes one run after the other; torch is imported once, the
+ranks are forks. The options are those of `train` and `build`.
+"""
 
 import contextlib
 import itertools
+import json
+import os
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +21,18 @@ from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import write_packed
 from roberta_core.errors import Preempted
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+from roberta_core.train import batches as loop_batches
+from roberta_core.train import gradients
+from roberta_core.train.batches import Batches
 from roberta_core.train.checkpoint import Checkpoints
 from roberta_core.train.evaluate import HeldOut
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig
 from roberta_core.train.recipes import recipe
 
-VOCAB, LENGTH, STEPS = 120, 32, 30
+VOCAB, LENGTH, STEPS, BATCH = 120, 32, 30, 8
 
 
-def make_rows(folder: Path, documents: int = 150, seed: int = 1) -> PackedRows:
+def make_rows(folder: Path, documents: int = 75, seed: int = 1) -> PackedRows:
     """Rows of documents with three tokens each: which three is to be seen from their neighbours."""
     rng = np.random.default_rng(seed)
     docs = []
@@ -41,10 +52,11 @@ def build(
     steps: int = STEPS,
     micro_batch: int = 0,
     should_stop=lambda: False,
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     checkpoint_s: float = 0.0,
     dropout: float = 0.1,
     milestone_steps: int = 0,
+    shard: str = "none",
     optimizer: str | None = None,
     **config: object,
 ) -> Pretraining:
@@ -58,26 +70,75 @@ def build(
         | config
     )
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
-    run = RunConfig(torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps)
+    run = RunConfig(
+        torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps, shard=shard
+    )
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
     return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), known, run, checkpoints, should_stop=should_stop)
 
 
-if __name__ == "__main__":
-    target, name, dropout, stop = [*sys.argv[1:], *["", "paper", "0.1", "0"][len(sys.argv) - 1 :]]
+def log_rows(batches: Batches) -> dict[int, list[list[int]]]:
+    """Notes, for each update, which (row, epoch) this rank has masked."""
+    seen: dict[int, list[list[int]]] = {}
+    mask, at = loop_batches.mask_batch, batches.at
+    now = 0
+
+    def noting_mask(ids, rows, epochs, *args):
+        seen[now] = [list(pair) for pair in zip(rows.tolist(), epochs.tolist())]
+        return mask(ids, rows, epochs, *args)
+
+    def noting_at(step, ranks):
+        nonlocal now
+        now = step
+        return at(step, ranks)
+
+    loop_batches.mask_batch, batches.at = noting_mask, noting_at
+    return seen
+
+
+def train(folder: Path, stop: int = 0, **options: object) -> None:
+    """One rank's run: to the end, or for `stop` updates."""
+    gradients.BUCKET_BYTES = options.pop("bucket_bytes", gradients.BUCKET_BYTES)
     updates = itertools.count(1)
-    training = build(
-        Path(target),
-        name,
-        dropout=float(dropout),
-        should_stop=lambda: next(updates) == int(stop),
-        checkpoint_s=1e9 if int(stop) else 0.0,
-    )
+    options = {"checkpoint_s": 1e9 if stop else 0.0} | options
+    training = build(folder, should_stop=lambda: next(updates) == stop, **options)
+    seen = log_rows(training.batches)
     with contextlib.suppress(Preempted):
         training.train()
         weights = training.weights()
         if training.ranks.first:
-            training.model.save_pretrained(Path(target) / "done", weights)
+            training.model.save_pretrained(folder / "done", weights)
             history = {"train": training.history.train, "validation": training.history.validation}
-            write_json(Path(target) / "done" / "history.json", history)
+            write_json(folder / "done" / "history.json", history)
     training.ranks.close()
+    write_json(folder / f"rows-{training.step}-{training.ranks.rank}.json", seen)
+
+
+def fork_ranks(folder: Path, world: int, **options: object) -> None:
+    """`world` forks of this process train together."""
+    make_rows(folder / "train")
+    make_rows(folder / "validation", 30, seed=2)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pids = []
+    for rank in range(world):
+        pids.append(os.fork())
+        if not pids[-1]:
+            code = 1
+            try:
+                shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, "RANK": rank}
+                os.environ.update({name: str(value) for name, value in shared.items()})
+                train(folder, **options)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+    ended = [os.waitpid(pid, 0)[1] for pid in pids]
+    assert not any(ended), f"{folder.name}: the ranks ended with {ended}"
+
+
+if __name__ == "__main__":
+    for each in json.loads(sys.argv[1]):
+        fork_ranks(Path(each.pop("folder")), each.pop("world", 1), **each)
