@@ -2,12 +2,17 @@
 
 A document is held out when the hash of its text, read as a number from 0 to 1, is below `shard.validation_share`: the
 choice hangs on the text alone, so that a document keeps its side when sources are added. Text of evaluation sets is
-looked for on the way (params.decontaminate), in what is kept. Memory: 8 bytes a document, one record batch, and 16 bytes
-an n-gram of the evaluation sets.
+looked for in what is kept (params.decontaminate), a clean part a unit of work; what is found comes back while the parts
+before are written. Memory: 8 bytes a document, one record batch, and the contaminated documents of the parts under way.
 """
 
 import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +20,14 @@ import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_dir, write_json
 from roberta_core.data.corpus import Corpus, content_hashes, open_corpus
-from roberta_core.data.decontamination import Decontaminator, find_sets, read_set
+from roberta_core.data.decontamination import Decontaminator, PartFinds, Search, open_search, search_part
 from roberta_core.data.documents import ShardWriter, open_shard
 from roberta_core.data.funnel import Funnel
-from roberta_core.data.paragraphs import without_paragraphs
+from roberta_core.data.paragraphs import Repeats, repeats_of, without_paragraphs
 from roberta_core.errors import BadInput
+from roberta_core.executor import map_shards
 from roberta_core.progress import Progress
-from tasks.params import Decontaminate, Params
+from tasks.params import Params
 from tasks.stage import main
 
 CLEAN = Path("data/clean")
@@ -31,6 +37,8 @@ SPLITS = ("train", "validation")
 EVALUATION = ("evaluation_text_found", "evaluation_text_removed", "evaluation_text_only")
 """Reasons of the funnel that speak of evaluation text."""
 
+Value = TypeVar("Value")
+
 
 def run(params: Params) -> dict:
     """Writes data/shards/{train,validation}. Returns counts of documents, characters and parts a split."""
@@ -38,27 +46,28 @@ def run(params: Params) -> dict:
     keep = read_keep(corpus, list(params.corpus.sources))
     held_out = choose_validation(content_hashes(corpus)[:, 0], keep, params.shard.validation_share)
     counts = {split: Funnel() for split in SPLITS}
-    evaluation, repeats, funnel = open_evaluation(params.decontaminate), read_repeats(), Funnel()
+    search, repeats, funnel = search_of(params), read_repeats(corpus), Funnel()
+    evaluation, counted = open_evaluation(search), []
     progress = Progress("writing shards", corpus.size, "documents")
     with atomic_dir(SHARDS) as folder:
         writers = {split: ShardWriter(folder / split, params.shard.shard_mb) for split in SPLITS}
         with writers["train"], writers["validation"]:
-            for start, batch in numbered_batches(corpus):
-                rows = slice(start, start + len(batch))
-                if repeats is not None:
-                    batch = without_repeats(batch, start, keep[rows], repeats, funnel)
-                if evaluation:
-                    batch = without_evaluation(batch, keep[rows], evaluation, params.decontaminate.mode, funnel)
-                for split, chosen in (
-                    ("train", keep[rows] & ~held_out[rows]),
-                    ("validation", keep[rows] & held_out[rows]),
-                ):
-                    part = batch.filter(pa.array(chosen))
-                    counts[split].kept += len(part)
-                    counts[split].chars += pc.sum(pc.utf8_length(part.column("text"))).as_py() or 0
-                    if len(part):
-                        writers[split].write(part)
-                progress.advance(len(batch))
+            for part, found in enumerate(look_through(corpus, keep, repeats, search, params.runtime.workers)):
+                counted.append(found.counts)
+                for start, batch, gone, contaminated in batches_of(corpus, part, repeats[part], found.documents):
+                    rows = slice(start, start + len(batch))
+                    batch = without_repeats(batch, keep[rows], gone, funnel)
+                    batch = without_evaluation(batch, keep[rows], contaminated, funnel)
+                    for split, chosen in (
+                        ("train", keep[rows] & ~held_out[rows]),
+                        ("validation", keep[rows] & held_out[rows]),
+                    ):
+                        chosen_rows = batch.filter(pa.array(chosen))
+                        counts[split].kept += len(chosen_rows)
+                        counts[split].chars += pc.sum(pc.utf8_length(chosen_rows.column("text"))).as_py() or 0
+                        if len(chosen_rows):
+                            writers[split].write(chosen_rows)
+                    progress.advance(len(batch))
         parts = {f"{split}_parts": len(writers[split].paths) for split in SPLITS}
         total = sum(count.kept for count in counts.values())
         funnel.seen, funnel.kept = funnel.seen + total, total
@@ -71,6 +80,9 @@ def run(params: Params) -> dict:
                 )
         write_json(folder / "funnel.json", funnel.to_dict())
         if evaluation:
+            evaluation.take_counts()  # with one worker, the search was in this process
+            for each in counted:
+                evaluation.add_counts(each)
             table = {each.name: each.row() for each in evaluation.sets}
             write_json(folder / "decontamination.json", {"mode": params.decontaminate.mode, "sets": table})
     progress.finish(f"{counts['train'].kept} for training, {counts['validation'].kept} held out")
@@ -93,44 +105,51 @@ def run(params: Params) -> dict:
     return funnel.metrics() | flat | parts | found
 
 
-def open_evaluation(given: Decontaminate) -> Decontaminator | None:
-    """The evaluation sets that the params name, ready to be looked for; None where the mode is off.
+def search_of(params: Params) -> Search | None:
+    """What is looked for; None where the mode is off."""
+    given = params.decontaminate
+    if given.mode == "off":
+        return None
+    return Search(Path(given.path), tuple(given.sets), given.words, given.min_words, given.mode == "remove")
+
+
+def open_evaluation(search: Search | None) -> Decontaminator | None:
+    """The evaluation sets, in which is counted what is found.
 
     Raises:
         BadInput: a set is not there, cannot be read, or has no text that is long enough.
     """
-    if given.mode == "off":
+    if search is None:
         return None
-    files = find_sets(Path(given.path), given.sets)
-    sets = [read_set(name, paths, given.words, given.min_words) for name, paths in files.items()]
-    print(f"looking for {sum(each.texts for each in sets)} texts of {len(sets)} evaluation sets", flush=True)
-    return Decontaminator(sets, given.words, given.min_words)
+    evaluation = open_search(search)
+    print(
+        f"looking for {sum(each.texts for each in evaluation.sets)} texts of {len(evaluation.sets)} evaluation sets",
+        flush=True,
+    )
+    return evaluation
 
 
-def read_repeats() -> tuple[np.ndarray, np.ndarray] | None:
-    """dedup's repeated paragraphs: int64 numbers of documents, ascending, and int32 places of lines; None where it made none."""
+def read_repeats(corpus: Corpus) -> list[Repeats]:
+    """dedup's repeated paragraphs, part by part of the corpus; empty where it made none."""
     path = DEDUP / "paragraphs.arrow"
     if not path.exists():
-        return None
+        return [{} for _ in corpus.texts]
     table = open_shard(path).read_all()
-    return table.column("number").to_numpy(), table.column("place").to_numpy()
+    numbers, places = table.column("number").to_numpy(), table.column("place").to_numpy()
+    return [
+        repeats_of(numbers, places, int(start), int(stop)) for start, stop in zip(corpus.starts, corpus.starts[1:])
+    ]
 
 
-def without_repeats(
-    batch: pa.RecordBatch, start: int, keep: np.ndarray, repeats: tuple[np.ndarray, np.ndarray], funnel: Funnel
-) -> pa.RecordBatch:
-    """The batch (its first document has the number `start`) without the paragraphs that stand earlier in the corpus.
+def without_repeats(batch: pa.RecordBatch, keep: np.ndarray, repeats: Repeats, funnel: Funnel) -> pa.RecordBatch:
+    """The batch without the paragraphs that stand earlier in the corpus.
 
     A document of which nothing is left is counted as dropped, and taken out of `keep` (bool [rows], changed in place).
     """
-    numbers, places = repeats
-    low, high = np.searchsorted(numbers, [start, start + len(batch)])
-    if low == high:
+    if not repeats:
         return batch
     texts = batch.column("text").to_pylist()
-    mine, firsts = np.unique(numbers[low:high], return_index=True)
-    for number, gone in zip(mine, np.split(places[low:high], firsts[1:])):
-        row = int(number) - start
+    for row, gone in repeats.items():
         excerpt = texts[row].split("\n")[gone[0]]
         texts[row] = without_paragraphs(texts[row], gone)
         if texts[row]:
@@ -142,34 +161,30 @@ def without_repeats(
 
 
 def without_evaluation(
-    batch: pa.RecordBatch, keep: np.ndarray, evaluation: Decontaminator, mode: str, funnel: Funnel
+    batch: pa.RecordBatch, keep: np.ndarray, found: dict[int, tuple[str, str | None]], funnel: Funnel
 ) -> pa.RecordBatch:
-    """The batch with evaluation text counted in the funnel, and cut out where the mode is remove.
+    """The batch with evaluation text counted in the funnel, and cut out where that was asked for.
 
     A document of which nothing is left is counted as dropped, and taken out of `keep` (bool [rows], changed in place).
+
+    Args:
+        found: as `PartFinds.documents`, by row of the batch.
     """
-    rows = np.flatnonzero(keep)
-    texts = batch.column("text").take(pa.array(rows)).to_pylist()
-    found = evaluation.find(texts)
-    if not found:
-        return batch
-    every: list[str] | None = batch.column("text").to_pylist() if mode == "remove" else None
-    for place, runs in found.items():
-        text = texts[place]
-        excerpt = " … ".join(" ".join(text[slice(*span)].split()) for span in evaluation.spans(text, runs[:1]))
-        if every is None:
+    texts: list[str] | None = None
+    for row, (excerpt, left) in found.items():
+        if left is None:
             funnel.change("evaluation_text_found", excerpt)
             continue
-        left = evaluation.cut(text, runs)
-        every[rows[place]] = left
+        texts = texts or batch.column("text").to_pylist()
+        texts[row] = left
         if left:
             funnel.change("evaluation_text_removed", excerpt)
         else:
             funnel.drop("evaluation_text_only", excerpt)
-            keep[rows[place]] = False
-    if every is None:
+            keep[row] = False
+    if texts is None:
         return batch
-    return pa.record_batch([pa.array(every, pa.string()), *batch.columns[1:]], schema=batch.schema)
+    return pa.record_batch([pa.array(texts, pa.string()), *batch.columns[1:]], schema=batch.schema)
 
 
 def read_keep(corpus: Corpus, sources: list[str]) -> np.ndarray:
@@ -203,15 +218,37 @@ def choose_validation(hashes: np.ndarray, keep: np.ndarray, share: float) -> np.
     return hashes < bound
 
 
-def numbered_batches(corpus: Corpus):
-    """Record batches of the clean documents, in order, each with the number of its first document."""
-    for path, start in zip(corpus.texts, corpus.starts):
-        reader = open_shard(path)
-        start = int(start)
-        for index in range(reader.num_record_batches):
-            batch = reader.get_batch(index)
-            yield start, batch
-            start += len(batch)
+def look_through(
+    corpus: Corpus, keep: np.ndarray, repeats: list[Repeats], search: Search | None, workers: int
+) -> Iterator[PartFinds]:
+    """The evaluation text in each part of the corpus, in order; nothing where nothing is looked for."""
+    if search is None:
+        return repeat(PartFinds({}, []), len(corpus.texts))
+    work = [
+        (path, keep[start:stop].copy(), gone)  # a copy: the marks change while the parts are written
+        for path, start, stop, gone in zip(corpus.texts, corpus.starts, corpus.starts[1:], repeats)
+    ]
+    return map_shards(partial(search_part, search=search), work, workers)
+
+
+def batches_of(
+    corpus: Corpus, part: int, *by_row: dict[int, Value]
+) -> Iterator[tuple[int, pa.RecordBatch, *tuple[dict[int, Value], ...]]]:
+    """Record batches of a part.
+
+    Yields:
+        The number of the batch's first document, the batch, and what `by_row` has for its rows, by row of the batch.
+    """
+    path = corpus.texts[part]
+    bounds = corpus.batch_rows[path].tolist()
+    split = [[{} for _ in bounds] for _ in by_row]
+    for each, mine in zip(by_row, split):
+        for row, value in each.items():
+            batch = bisect_right(bounds, row) - 1
+            mine[batch][row - bounds[batch]] = value
+    reader = open_shard(path)
+    for index in range(reader.num_record_batches):
+        yield int(corpus.starts[part]) + bounds[index], reader.get_batch(index), *(mine[index] for mine in split)
 
 
 if __name__ == "__main__":

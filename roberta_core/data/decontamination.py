@@ -7,8 +7,8 @@ character where a script sets no spaces. So a sentence is found however it is ca
 
 Corpus text is hashed a block at a time, whole arrays of words for every length that is asked for; a table of bits says
 no for nearly every hash, and what is left is searched for in the sorted hashes of all sets. A match is by 64-bit hash:
-with a million evaluation n-grams, one false match in 10^13 words. Price: some 30 MB of text a second on one core, and 16
-bytes for each evaluation n-gram.
+with a million evaluation n-grams, one false match in 10^13 words. A part of the corpus is a unit of work (`search_part`);
+each worker reads the sets once. Price: some 30 MB of text a second on one core, and 16 bytes for each evaluation n-gram.
 """
 
 import csv
@@ -17,14 +17,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from roberta_core.data.archives import DAMAGED, Bound, seekable, unpack
+from roberta_core.data.documents import open_shard
 from roberta_core.data.formats import detect
 from roberta_core.data.lines import lines_of
+from roberta_core.data.paragraphs import Repeats, without_paragraphs
 from roberta_core.data.words import WORD, blocks, gram_hashes, shingle_hashes, word_hashes
 from roberta_core.errors import BadInput
 
@@ -276,6 +279,19 @@ class Decontaminator:
                 for begin, end in zip(low[high > low], high[high > low]):
                     each.found[each.text_of[begin:end]] = True
 
+    def take_counts(self) -> list[tuple[np.ndarray, int]]:
+        """What was found since the last call: for each set the texts that were seen (numbers, ascending), and documents."""
+        counts = [(np.flatnonzero(each.found), each.documents) for each in self.sets]
+        for each in self.sets:
+            each.found[:], each.documents = False, 0
+        return counts
+
+    def add_counts(self, counts: Sequence[tuple[np.ndarray, int]]) -> None:
+        """Adds what `take_counts` of another process gave."""
+        for each, (texts, documents) in zip(self.sets, counts):
+            each.found[texts] = True
+            each.documents += documents
+
     @staticmethod
     def spans(text: str, runs: np.ndarray) -> list[tuple[int, int]]:
         """Runs of words as places in the text: from the first letter to the punctuation behind the last."""
@@ -306,3 +322,76 @@ def _join(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     fresh = np.concatenate([[True], starts[1:] >= reach[:-1]])
     last = np.concatenate([np.flatnonzero(fresh)[1:] - 1, [len(starts) - 1]])
     return np.stack([starts[fresh], reach[last]], axis=1)
+
+
+# -- part by part -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to look for, and what to do with it: small, so that it travels to workers, who read the sets themselves.
+
+    Attributes:
+        path, sets: as `find_sets` takes them.
+        words, min_words: as `read_set` takes them.
+        remove: whether the texts found are cut, or only reported.
+    """
+
+    path: Path
+    sets: tuple[str, ...]
+    words: int
+    min_words: int
+    remove: bool
+
+
+@lru_cache(maxsize=1)
+def open_search(search: Search) -> Decontaminator:
+    """The sets, read once in a process.
+
+    Raises:
+        BadInput: a set is not there, cannot be read, or has no text that is long enough.
+    """
+    files = find_sets(search.path, search.sets)
+    sets = [read_set(name, paths, search.words, search.min_words) for name, paths in files.items()]
+    return Decontaminator(sets, search.words, search.min_words)
+
+
+@dataclass(frozen=True)
+class PartFinds:
+    """Evaluation text in one part.
+
+    Attributes:
+        documents: for each document with a match, by row of the part: an excerpt of the first match, and the text that is
+            left without the matches ("" for none), or None where it is only reported.
+        counts: as `Decontaminator.take_counts`.
+    """
+
+    documents: dict[int, tuple[str, str | None]]
+    counts: list[tuple[np.ndarray, int]]
+
+
+def search_part(work: tuple[Path, np.ndarray, Repeats], search: Search) -> PartFinds:
+    """Looks through one part of the corpus.
+
+    Args:
+        work: the part; which of its documents are kept (bool [rows]); and its repeated paragraphs, by row, which are taken out
+            before.
+    """
+    path, keep, repeats = work
+    look = open_search(search)
+    look.take_counts()  # what a search that broke off left
+    documents: dict[int, tuple[str, str | None]] = {}
+    reader, start = open_shard(path), 0
+    for index in range(reader.num_record_batches):
+        column = reader.get_batch(index).column("text")
+        rows = np.flatnonzero(keep[start : start + len(column)])
+        texts = column.take(rows).to_pylist()
+        for place, row in enumerate((rows + start).tolist()):
+            if row in repeats:
+                texts[place] = without_paragraphs(texts[place], repeats[row])
+        for place, runs in look.find(texts).items():
+            text = texts[place]
+            excerpt = " … ".join(" ".join(text[slice(*span)].split()) for span in look.spans(text, runs[:1]))
+            documents[int(rows[place]) + start] = (excerpt, look.cut(text, runs) if search.remove else None)
+        start += len(column)
+    return PartFinds(documents, look.take_counts())

@@ -26,6 +26,9 @@ ENTRY = np.dtype([("hash", "<u8"), ("number", "<i8"), ("place", "<i4")])
 REPEAT = np.dtype([("number", "<i8"), ("place", "<i4")])
 """number: of the document in the corpus. place: of the line in its text."""
 
+Repeats = dict[int, np.ndarray]
+"""By row of a part: the places of the lines that go, ascending."""
+
 
 def _entries(text: str, min_chars: int) -> list[tuple[int, int]]:
     """Hash and place of each paragraph of a text."""
@@ -85,6 +88,13 @@ def repeated_paragraphs(corpus: Corpus, keep: np.ndarray, min_chars: int, worker
         found = np.sort(np.concatenate(repeats), order=["number", "place"])
         progress.finish(f"{len(found)} stand earlier")
     return found
+
+
+def repeats_of(numbers: np.ndarray, places: np.ndarray, start: int, stop: int) -> Repeats:
+    """The repeated paragraphs (as `repeated_paragraphs` gives them) of the documents from `start` to `stop`, by row."""
+    low, high = np.searchsorted(numbers, [start, stop])
+    mine, firsts = np.unique(numbers[low:high], return_index=True)
+    return dict(zip((mine - start).tolist(), np.split(places[low:high], firsts[1:])))
 
 
 def without_paragraphs(text: str, places: np.ndarray) -> str:

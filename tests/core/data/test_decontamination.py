@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roberta_core.data.decontamination import Decontaminator, find_sets, read_set, strings_of
+from roberta_core.data.decontamination import (
+    Decontaminator,
+    Search,
+    find_sets,
+    open_search,
+    read_set,
+    search_part,
+    strings_of,
+)
+from roberta_core.data.documents import Document, write_shards
 from roberta_core.data.words import UNSPACED, WORD, gram_hashes, shingle_hashes, word_hashes
 from roberta_core.errors import BadInput
+from roberta_core.executor import map_shards
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 WORDS = [f"w{n}" for n in range(4000)]
@@ -178,3 +189,53 @@ def test_every_sentence_of_real_sets_planted_in_real_text(tmp_path):
     clean = Decontaminator([read_set(each, paths, 13, 5) for each, paths in find_sets(DATA, names).items()], 13, 5)
     assert clean.find([prose(rng, 200) for _ in range(200)]) == {}
     assert np.all(clean.hashes[1:] > clean.hashes[:-1])
+
+
+def evaluation_texts() -> dict[str, list[str]]:
+    """Texts of five words or more of real evaluation sets, by the name that a user gives the set."""
+    names = ["glue/CoLA/dev.tsv", "glue/RTE/test.tsv", "glue/STS-B/dev.tsv", "xquad", "blimp"]
+    found = {}
+    for name, paths in find_sets(DATA, names).items():
+        texts: dict[str, None] = {}
+        for path in paths:
+            with open(path, "rb") as handle:
+                texts.update(dict.fromkeys(strings_of(handle, path.name)))
+        found[name] = [text for text in texts if len(WORD.findall(text)) >= 5]
+    return found
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real evaluation sets are not here")
+def test_every_planted_text_of_real_sets_is_found_by_any_number_of_workers(tmp_path):
+    rng = random.Random(2)
+    texts = {name: rng.sample(each, min(len(each), 300)) for name, each in evaluation_texts().items()}
+    planted = [text for each in texts.values() for text in each]
+    rng.shuffle(planted)
+    documents = [
+        f"{prose(rng, 40)} {text.upper() if number % 3 == 0 else text} {prose(rng, 40)}"
+        for number, text in enumerate(planted)
+    ] + [prose(rng, 80) for _ in range(200)]
+    parts = write_shards((Document(text, "s", str(n)) for n, text in enumerate(documents)), tmp_path, 0.3)
+    assert len(parts) > 3
+    search = Search(DATA, tuple(texts), 13, 5, True)
+    work, rows = [], 0
+    for part in parts:
+        count = pa.ipc.open_file(part).read_all().num_rows
+        work.append((part, np.ones(count, bool), {}))
+        rows += count
+    told = []
+    for workers in (1, 2):
+        found = list(map_shards(partial(search_part, search=search), work, workers))
+        told.append([(each.documents, [(seen.tolist(), many) for seen, many in each.counts]) for each in found])
+    assert told[0] == told[1]
+    # every document with a planted text, and no other
+    starts = np.cumsum([0, *(len(keep) for _, keep, _ in work)])
+    hit = {int(start) + row for start, (documents_found, _) in zip(starts, told[0]) for row in documents_found}
+    assert hit == set(range(len(planted)))
+    look = open_search(search)
+    for each in found:
+        look.add_counts(each.counts)
+    for each in look.sets:
+        assert each.found.sum() >= len(texts[each.name])  # a text may hold another, shorter one
+    look.take_counts()
+    assert not look.find([left for documents_found, _ in told[0] for _, left in documents_found.values() if left])
+    look.take_counts()
