@@ -104,6 +104,25 @@ def stage(name: Annotated[str, typer.Argument(help="As in dvc.yaml: pack, clean@
 
 
 @app.command()
+def pretrain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and train nothing.")] = False,
+    device: Annotated[str, typer.Option(help="With --dry-run: a GPU's name, as H100; none: this machine.")] = "",
+    devices: Annotated[int, typer.Option(help="With --dry-run: how many of them; 0: runtime.processes.", min=0)] = 0,
+) -> None:
+    """Run the stage pretrain here, through DVC; or say what it will cost: parameters, FLOPs, memory, tokens, hours."""
+    if not dry_run:
+        stage("pretrain")
+        return
+    from flows.settings import find_root
+    from tasks.dry_run import report
+    from tasks.params_file import load_params
+
+    os.chdir(find_root())
+    for line in report(load_params(), device, devices):
+        print(line)
+
+
+@app.command()
 def status() -> None:
     """Which stages are stale and why, and which model versions are champion."""
     from flows.graph import read_stages, read_stale

@@ -153,7 +153,7 @@ class Pretraining:
             lr = self.config.recipe.lr_at(self._position(), self.config.max_steps)
             log = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.config.max_steps
             try:
-                done = self._update(lr)
+                done = self.update(lr)
             except _GivenUp:
                 self._save_before_update(loss_sum)
             loss_sum += done.loss
@@ -196,7 +196,7 @@ class Pretraining:
     def _over(self) -> bool:
         return self._position() >= self.config.max_steps
 
-    def _update(self, lr: float) -> Update:
+    def update(self, lr: float) -> Update:
         """One update at learning rate `lr`, or none if the guard says so."""
         config, ranks = self.config, self.ranks
         batch = self.batches.at(self.step, ranks)

@@ -59,7 +59,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(t
     monkeypatch.setattr(checkpoint, "write_tensors", slow)
     training.saver.save(1, {"history": {}})
     before = {name: tensor.clone() for name, tensor in training.model.saved_weights()}
-    training._update(1e-2)  # changes the weights, not the copy that is being written
+    training.update(1e-2)  # changes the weights, not the copy that is being written
     assert not written
     waiting = threading.Thread(target=training.saver.save, args=(2, {"history": {}}))
     waiting.start()
