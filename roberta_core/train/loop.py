@@ -35,6 +35,7 @@ from roberta_core.train.history import History
 from roberta_core.train.masking import IGNORED
 from roberta_core.train.meter import Meter
 from roberta_core.train.optimizer import Optimizers
+from roberta_core.train.out_of_memory import is_out_of_memory, too_large
 from roberta_core.train.ranks import Ranks
 from roberta_core.train.saver import Saver
 
@@ -153,7 +154,7 @@ class Pretraining:
             lr = self.config.recipe.lr_at(self._position(), self.config.max_steps)
             log = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.config.max_steps
             try:
-                done = self.update(lr)
+                done = self._update_or_tell(lr)
             except _GivenUp:
                 self._save_before_update(loss_sum)
             loss_sum += done.loss
@@ -195,6 +196,25 @@ class Pretraining:
 
     def _over(self) -> bool:
         return self._position() >= self.config.max_steps
+
+    def _update_or_tell(self, lr: float) -> Update:
+        """`update`, or where the memory does not suffice, the line that says which batch would fit."""
+        try:
+            return self.update(lr)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # outside the handler, whose traceback would keep the failed update's tensors
+        tried = self.ranks.share(self.config.batches.size_at(self.step))
+        raise too_large(
+            self.model,
+            self.optimizers,
+            self.run.device,
+            self.config.precision,
+            self.rows.max_length,
+            self.config.mask_prob,
+            min(self.run.micro_batch or tried.stop, tried.stop - tried.start),
+        )
 
     def update(self, lr: float) -> Update:
         """One update at learning rate `lr`, or none if the guard says so."""
