@@ -70,7 +70,7 @@ def segment(training: Pretraining, updates: int, way: str) -> tuple[float, float
         checkpoint.write_tensors = by_the_library
     started = time.perf_counter()
     for number in range(updates):
-        training._update(1e-3)
+        training.update(1e-3)
         training.step += 1
         if not number and way != "none":
             begun = time.perf_counter()

@@ -138,8 +138,9 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
     flops = model.train_flops_per_token(length, config.mask_prob)
     tokens = plan.total_tokens(config.batches, config.max_steps, length)
     share = -(-config.batch_size // device.count)
+    shards = device.count if params.runtime.shard == "fsdp" else 1
     memory = plan.memory(
-        model, length, config.mask_prob, config.precision, config.recipe.optimizer, device.kind, share
+        model, length, config.mask_prob, config.precision, config.recipe.optimizer, device.kind, share, shards
     )
     fitting = memory.fitting(device.memory)
     size = plan.micro_batch(fitting, share)
