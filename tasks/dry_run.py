@@ -179,6 +179,8 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
             f"time        {human_hours(guesses[1])} to {human_hours(guesses[0])} on {where}: {speeds[0]} to {speeds[1]} "
             f"tokens/s each, {SHARES[0]:.0%} to {SHARES[1]:.0%} of {peak / 1e12:,.0f} TFLOP/s; not measured"
         )
+        if model.hidden_size < 768:
+            notes.append("a model this small keeps no GPU busy: it stays below these shares of the peak")
     elif size:
         set_threads(params.runtime.threads)
         here = measure(config, model, fitting)

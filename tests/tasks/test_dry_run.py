@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from roberta_core.errors import BadParams
 from tasks.dry_run import report
+from tasks.params import Params
 from tasks.params_file import load_params
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,12 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     return tmp_path
+
+
+def changed(preset: str, **sections: dict) -> Params:
+    """A preset with some keys replaced."""
+    values = yaml.safe_load((ROOT / f"presets/{preset}.yaml").read_text(encoding="utf8"))
+    return Params.model_validate(values | {name: values[name] | keys for name, keys in sections.items()})
 
 
 def test_the_papers_run_on_eight_gpus(empty):
@@ -38,16 +46,14 @@ def test_the_papers_run_on_eight_gpus(empty):
 
 
 def test_a_micro_batch_that_does_not_fit_and_a_model_that_does_not(empty):
-    params = load_params(ROOT / "presets/roberta-large.yaml")
-    params.runtime.micro_batch = 512
+    params = changed("roberta-large", runtime={"micro_batch": 512})
     assert any("micro_batch is 512, which does not fit" in line for line in report(params, "A100"))
-    params.pack.max_length = 1 << 18
+    params = changed("roberta-large", pack={"max_length": 8192})
     assert any(line.startswith("fits        nothing: T4 has 16.00 GB") for line in report(params, "T4"))
 
 
 def test_this_machine_is_measured_with_real_updates(empty):
-    params = load_params(ROOT / "presets/smoke.yaml")
-    params.pretrain.size, params.tokenizer.vocab_size, params.pack.max_length = "tiny", 500, 32
+    params = changed("smoke", pretrain={"size": "tiny"}, tokenizer={"vocab_size": 500}, pack={"max_length": 32})
     (told,) = [line for line in report(params) if line.startswith("time")]
     speed = re.search(r"([\d.]+)(k?) tokens/s, \d+% of [\d.]+ TFLOP/s, measured at \d+ sequences", told)
     assert speed and float(speed[1]) > 0, told
