@@ -26,13 +26,13 @@ from roberta_core.errors import BadInput, UserError
 from roberta_core.hardware import peak_flops, used_memory
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
-from roberta_core.model.neighbours import start_with_neighbours
 from roberta_core.train.checkpoint import Checkpoints, clear_finished, fingerprint
 from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
 from roberta_core.train.history import write_curve
 from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, perplexity
 from roberta_core.train.ranks import Ranks, followers
 from roberta_core.train.recipes import recipe
+from roberta_core.train.start import start
 from tasks.params import Params
 from tasks.params_file import load_params
 from tasks.stage import LOGS, WORK, main
@@ -97,8 +97,8 @@ class Job:
         )
         self.held_out = HeldOut(self.validation, section.eval_rows, vocab_size)
         self.model = RobertaForMaskedLM(self.model_config, params.seed)
-        if self.config.recipe.neighbours:
-            start_with_neighbours(self.model, params.seed)
+        if not self.checkpoints.latest():
+            start(self.model, self.rows, self.config.recipe, params.seed)
         self._stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda signum, frame: self._stopping.append(signum))
 

@@ -115,6 +115,7 @@ class Pretraining:
             tensors, state = checkpoints.load(latest)
             model.load_state_dict(RobertaForMaskedLM.from_pretrained(latest).state_dict())
         model.to(run.device).train()
+        self.ranks.spread(model.parameters())
         self._varlen = has_varlen(run.device, config.precision, config.recipe.dropout)
         sharded = run.shard == "fsdp" and self.ranks.world > 1
         if sharded:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -63,6 +63,12 @@ class Ranks:
     def sum(self, *numbers: torch.Tensor | int | float) -> list[float]:
         """The same as Python floats."""
         return self.total(*numbers).tolist()
+
+    def spread(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives every rank the first one's values, in place: nodes of different make may have computed other last bits."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor.data, 0)
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """The whole of a tensor that may be sharded among the ranks; all of them call it."""

@@ -5,7 +5,8 @@
   not have, roberta-base's values.
 - `fast`: for short runs, which otherwise sit on the unigram plateau for most of their time (docs/decisions.md). Muon
   (Jordan et al. 2024) for the layers' matrices, AdamW for the rest, a flat learning rate that falls to zero, no dropout,
-  and heads that see their neighbours at birth (`roberta_core.model.neighbours`).
+  word vectors and frequencies counted from the corpus (`roberta_core.train.cooccurrence`), and heads that see their
+  neighbours at birth (`roberta_core.model.neighbours`).
 """
 
 import math
@@ -27,6 +28,7 @@ class Recipe:
         weight_decay: decoupled; on matrices and embeddings, not on biases and norms.
         dropout: on hidden states and attention.
         clip_norm: gradients are scaled down to this norm; 0 switches it off.
+        word_vectors: whether it starts with word vectors and frequencies that are counted from the corpus.
         neighbours: whether the model starts with heads that see their neighbours.
     """
 
@@ -40,6 +42,7 @@ class Recipe:
     weight_decay: float
     dropout: float
     clip_norm: float
+    word_vectors: bool
     neighbours: bool
 
     def lr_at(self, step: float, max_steps: int) -> float:
@@ -79,6 +82,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: str | float | int | 
             "weight_decay": 0.01,
             "dropout": 0.1,
             "clip_norm": 0.0,
+            "word_vectors": False,
             "neighbours": False,
         }
     else:
@@ -93,6 +97,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: str | float | int | 
             "weight_decay": 0.01,
             "dropout": 0.0,
             "clip_norm": 1.0,
+            "word_vectors": True,
             "neighbours": True,
         }
     if changed.get("schedule") not in (None, values["schedule"]):
