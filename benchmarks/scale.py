@@ -41,6 +41,26 @@ def project(folder: Path, sources: list[str], workers: int, **sections: dict) ->
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf8")
 
 
+def corpus(args: argparse.Namespace, folder: Path, size_mb: float, first_round: int = 0) -> float:
+    """The corpus of this size in `folder`; from --corpora, where it lies from an earlier run. Returns its MB."""
+    if not args.corpora:
+        return sum(write_corpus(args.data, folder, size_mb, first_round).values())
+    kept = args.corpora / f"{size_mb:g}-from-{first_round}"
+    if not kept.is_dir():
+        write_corpus(args.data, kept.with_suffix(".tmp"), size_mb, first_round)
+        kept.with_suffix(".tmp").rename(kept)
+    shutil.copytree(kept, folder, copy_function=os.link)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Writes corpora to --corpora, so that a measurement need not."""
+    for size in args.mb:
+        with tempfile.TemporaryDirectory(dir=args.corpora) as name:
+            corpus(args, Path(name) / "in", size)
+            corpus(args, Path(name) / "new", size / 10, 90)
+
+
 def stages_of(sources: list[str]) -> list[str]:
     """Commands of the data stages, in the order of the DAG."""
     per_source = [f"{stage} {source}" for stage in ("download", "clean") for source in sources]
@@ -85,7 +105,7 @@ def sizes(args: argparse.Namespace) -> None:
     for size in args.mb:
         with tempfile.TemporaryDirectory(dir=args.dir) as name:
             folder = Path(name)
-            texts[size] = sum(write_corpus(args.data, folder / "in", size).values())
+            texts[size] = corpus(args, folder / "in", size)
             project(folder, ["books", "wiki"], args.workers)
             results[size] = run_stages(folder, stages_of(["books", "wiki"]))
             told = {stage: read_json(folder / "metrics" / f"{stage}.json") for stage in ("dedup", "pack")}
@@ -116,7 +136,7 @@ def workers(args: argparse.Namespace) -> None:
     """One process against two, by stage, interleaved."""
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
-        text = sum(write_corpus(args.data, folder / "in", args.mb).values())
+        text = corpus(args, folder / "in", args.mb)
         found: dict[int, list[dict[str, Watched]]] = {1: [], 2: []}
         digests = set()
         for _ in range(args.rounds):
@@ -145,9 +165,9 @@ def add(args: argparse.Namespace) -> None:
     to_shards = [f"{stage} {source}" for stage in ("download", "clean") for source in sources] + ["dedup", "shard"]
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
-        write_corpus(args.data, folder / "in", args.mb)
+        text = corpus(args, folder / "in", args.mb)
         # text of a round of its own, like nothing before
-        write_corpus(args.data, folder / "in" / "new", args.mb / 10, first_round=90)
+        new = corpus(args, folder / "in" / "new", args.mb / 10, first_round=90)
         project(folder, old, args.workers)
         run_stages(folder, stages_of(old))
         shutil.copytree(folder / "models", folder / "models-before")
@@ -163,7 +183,7 @@ def add(args: argparse.Namespace) -> None:
         shutil.rmtree(folder / ".work")
         anew |= {f"{stage}, new tokenizer": one for stage, one in run_stages(folder, ["tokenizer", "pack"]).items()}
         same["packed with a new tokenizer"] = digest_of(folder / "data" / "packed") == last
-    print(f"the same bytes: {same}")
+    print(f"{text:.0f} MB, then {new:.0f} MB more; the same bytes: {same}")
     print("| stage | all anew | with what is new | share |\n|---|---|---|---|")
     for stage in anew:
         whole, part = anew[stage].seconds, grown[stage].seconds
@@ -181,9 +201,11 @@ def add(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command in (sizes, workers, add):
+    for command in (sizes, workers, add, prepare):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
-        sub.add_argument("mb", type=float, **({"nargs": "+"} if command is sizes else {}), help="MB of text")
+        many = {"nargs": "+"} if command in (sizes, prepare) else {}
+        sub.add_argument("mb", type=float, **many, help="MB of text")
+        sub.add_argument("--corpora", type=Path, help="a folder that corpora are kept in, on the file system of --dir")
         sub.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
         sub.add_argument("--dir", type=Path, help="where the temporary folder goes")
         sub.add_argument("--workers", type=int, default=2)
