@@ -76,8 +76,9 @@ class Optimizers:
         for key, value in state.items():
             name, quantity = key.rsplit(".", 1)
             parameter = parameters[name]
-            # AdamW counts its steps in a scalar that stays where torch made it; moments live beside their parameter.
-            held = value.clone() if value.dim() == 0 else value.to(parameter.device).clone()
+            # StableAdamW counts its steps on the host; AdamW's fused kernel wants the count beside the parameter, as all moments.
+            counts = value.dim() == 0 and isinstance(owner[parameter], StableAdamW)
+            held = value.clone() if counts else value.to(parameter.device).clone()
             if value.dim() and isinstance(parameter, DTensor):
                 held = distribute_tensor(held, parameter.device_mesh, parameter.placements)
             owner[parameter].state[parameter][quantity] = held
