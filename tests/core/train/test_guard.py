@@ -8,6 +8,7 @@ import torch
 
 from roberta_core.errors import BadInput, Preempted
 from roberta_core.train.guard import WINDOW, Guard
+from tests.core.train.test_ranks import numbers, train, weights_differ
 from tests.core.train.tiny_run import build
 
 CPU = torch.device("cpu")
@@ -112,6 +113,29 @@ def test_a_disturbed_run_resumes_to_the_same_bits(tmp_path):
     for run, folder in ((whole, tmp_path / "a"), (resumed, tmp_path / "b")):
         run.model.save_pretrained(folder)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_ranks_leave_out_the_same_updates(tmp_path):
+    """One of two ranks has no number; both leave the update out, and end as one process does that left it out."""
+    alike = {"dropout": 0.0, "steps": 12, "spoilt": [4, 7]}
+    train(
+        {"folder": tmp_path / "one", **alike},
+        {"folder": tmp_path / "two", "world": 2, **alike},
+        {"folder": tmp_path / "calm", **alike, "spoilt": []},
+    )
+    assert numbers(tmp_path / "two") == pytest.approx(numbers(tmp_path / "one"), abs=1e-5)
+    assert (
+        weights_differ(tmp_path / "two", tmp_path / "one") < 1e-4 < weights_differ(tmp_path / "two", tmp_path / "calm")
+    )
+
+
+@pytest.mark.slow
+def test_ranks_agree_when_the_time_is_up(tmp_path):
+    train(
+        {"folder": tmp_path, "world": 2, "steps": 10**6, "max_minutes": 0.05, "checkpoint_s": 1e9, "eval_every": 10**6}
+    )
+    ended = {file.stem.split("-")[1] for file in tmp_path.glob("rows-*.json")}
+    assert len(list(tmp_path.glob("rows-*.json"))) == 2 and len(ended) == 1 and int(ended.pop()) > 1
 
 
 def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_from_before_stays(tmp_path):

@@ -7,6 +7,7 @@ ranks are forks. The options are those of `train` and `build`.
 import contextlib
 import itertools
 import json
+import math
 import os
 import socket
 import sys
@@ -96,12 +97,26 @@ def log_rows(batches: Batches) -> dict[int, list[list[int]]]:
     return seen
 
 
+def spoil_loss(training: Pretraining, steps: set[int]) -> None:
+    """Makes the loss of this rank's part no number in some updates."""
+    forward = training._forward
+
+    def spoiling(*args, **kwargs):
+        loss, right = forward(*args, **kwargs)
+        return loss * math.nan if training.step in steps else loss, right
+
+    training._forward = spoiling
+
+
 def train(folder: Path, stop: int = 0, **options: object) -> None:
-    """One rank's run: to the end, or for `stop` updates."""
+    """One rank's run: to the end, or for `stop` updates; updates in `spoilt` fail on the last rank."""
     gradients.BUCKET_BYTES = options.pop("bucket_bytes", gradients.BUCKET_BYTES)
     updates = itertools.count(1)
     options = {"checkpoint_s": 1e9 if stop else 0.0} | options
+    spoilt = set(options.pop("spoilt", ()))
     training = build(folder, should_stop=lambda: next(updates) == stop, **options)
+    if training.ranks.rank == training.ranks.world - 1:
+        spoil_loss(training, spoilt)
     seen = log_rows(training.batches)
     with contextlib.suppress(Preempted):
         training.train()
