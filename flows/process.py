@@ -22,7 +22,8 @@ from types import SimpleNamespace
 from flows.guard import end_group
 from roberta_core.errors import EXIT_TRY_AGAIN, TryAgain, UserError
 
-GRACE_S = 15.0
+GRACE_S = 30.0
+"""For a stage that saves its state: a checkpoint of a large model is gigabytes."""
 GUARD = Path(__file__).with_name("guard.py")
 
 # what DVC says about itself, between the lines of the stage

@@ -65,6 +65,21 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
+def heeds_sigterm(pid: int) -> bool:
+    """Whether the process has a handler for it."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_sigterm_in_the_first_second_means_try_again(tmp_path):
+    process = start(tmp_path, "pretrain")
+    while not heeds_sigterm(process.pid):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 75 and said == "Stopped by SIGTERM before it began. Run again to go on.\n"
+
+
 @pytest.mark.slow
 def test_a_stop_a_kill_and_a_second_trainer(tmp_path, whole):
     write_inputs(tmp_path)

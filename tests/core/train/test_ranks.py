@@ -83,7 +83,7 @@ def test_two_ranks_draw_the_curve_of_one(tmp_path, optimizer, steps, far):
         assert in_first_epoch == list(range(rows))
 
 
-@pytest.mark.parametrize("name", ["paper", pytest.param("fast", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fast", pytest.param("paper", marks=pytest.mark.slow)])
 def test_any_number_of_ranks_goes_on_with_the_checkpoint_of_any_other(tmp_path, name):
     alike = {"dropout": 0.0, "name": name}
     turns = [{"stop": 5}, {"world": 2, "stop": 9}, {"world": 2, "shard": "fsdp", "stop": 6}, {"stop": 4}]
