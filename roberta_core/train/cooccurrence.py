@@ -106,9 +106,10 @@ def start_with_word_vectors(model: RobertaForMaskedLM, rows: PackedRows, seed: i
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        matrix = mutual_information(ids, config.vocab_size)
-        vectors = leading_directions(matrix, config.hidden_size, seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            matrix = mutual_information(ids, config.vocab_size)
+            vectors = leading_directions(matrix, config.hidden_size, seed)
     finally:
         torch.set_num_threads(threads)
     norms = vectors.norm(dim=1, keepdim=True)
