@@ -142,12 +142,14 @@ def run_ours(folder: Path, compile: bool = False, precision: str = "bf16") -> No
     import torch
 
     from roberta_core.data.packed import PackedRows
+    from roberta_core.device import set_threads
     from roberta_core.model import RobertaConfig, RobertaForMaskedLM
     from roberta_core.train.checkpoint import Checkpoints
     from roberta_core.train.evaluate import HeldOut
     from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig
     from roberta_core.train.recipes import recipe
 
+    set_threads(torch.get_num_threads())
     rows = PackedRows(folder / "rows")
     chosen = recipe(
         "paper",
