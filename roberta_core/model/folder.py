@@ -3,22 +3,24 @@
 Only JSON and safetensors are read: neither can run code. A pickle (`pytorch_model.bin`) is refused, under whatever name.
 A folder with a `SHA256SUMS` beside its files, as `roberta import` and `roberta export` write it, is checked against it
 before anything is used (about a second a gigabyte): safetensors itself does not notice a flipped bit in a weight.
+
+safetensors and tokenizers are imported where they are used, so that a model can be built and timed with torch and numpy alone.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 
 from roberta_core.atomic import atomic_file, digest_of, write_json
-from roberta_core.data.tokenizer import open_tokenizer, specials_of
 from roberta_core.errors import BadInput
 from roberta_core.model.bert import weights_as_roberta
 from roberta_core.model.config import RobertaConfig
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 WEIGHTS = "model.safetensors"
 SUMS = "SHA256SUMS"
@@ -63,6 +65,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         BadInput: no safetensors file, a damaged one, or a pickle.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     values = read_values(folder)
     config = RobertaConfig.from_hugging_face(values, folder)
     check_sums(folder)
@@ -163,6 +168,8 @@ def write_sums(folder: Path) -> None:
 
 def write_folder(folder: Path, config: dict, weights: Mapping[str, torch.Tensor]) -> None:
     """Writes `config.json` and `model.safetensors` (float32) into `folder`; equal weights give equal bytes."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     plain = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in sorted(weights.items())}
@@ -171,7 +178,7 @@ def write_folder(folder: Path, config: dict, weights: Mapping[str, torch.Tensor]
     temporary.replace(folder / WEIGHTS)
 
 
-def tokenizer_of(folder: Path, config: RobertaConfig, plain_text: bool = True) -> Tokenizer:
+def tokenizer_of(folder: Path, config: RobertaConfig, plain_text: bool = True) -> "Tokenizer":
     """The tokenizer of a model folder, checked against the model beside it.
 
     Args:
@@ -180,6 +187,8 @@ def tokenizer_of(folder: Path, config: RobertaConfig, plain_text: bool = True) -
     Raises:
         BadInput: it has ids that the model has no vector for, or pads with another token.
     """
+    from roberta_core.data.tokenizer import open_tokenizer, specials_of
+
     tokenizer = open_tokenizer(folder, plain_text)
     size = max(tokenizer.get_vocab().values()) + 1
     if size > config.vocab_size:
