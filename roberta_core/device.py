@@ -61,6 +61,16 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
+def to_device(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
+    """Copies a tensor of the host to the device without waiting for it.
+
+    From ordinary memory, torch would wait until the device has done all that was enqueued before; so it goes by pinned memory.
+    """
+    if device is not None and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor if device is None else tensor.to(device)
+
+
 class HostCopy:
     """Numbers on their way from the device to the host: `read` waits for them, and not for what was enqueued after them."""
 

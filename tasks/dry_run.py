@@ -61,15 +61,15 @@ def choose_device(name: str, count: int, params: Params) -> Device:
     Raises:
         BadParams: there is no such device in the table.
     """
-    count = count or params.runtime.processes or 1
     if not name:
         here = pick_device()
+        count = count or params.runtime.processes or (torch.cuda.device_count() if here.type == "cuda" else 1)
         shown = torch.cuda.get_device_name(here) if here.type == "cuda" else f"this CPU ({set_threads(0)} threads)"
         return Device(shown, here.type, free_memory(here), count)
     gpu = find_gpu(name)
     if gpu is None:
         raise BadParams(f"The device {name} is not known.", f"Known are: {', '.join(GPUS)}; without a name, this one.")
-    return Device(name, "cuda", gpu.memory_gb * 1e9, count)
+    return Device(name, "cuda", gpu.memory_gb * 1e9, count or params.runtime.processes or 1)
 
 
 def measure(config: TrainConfig, model: RobertaConfig, fitting: int) -> Measured:
@@ -119,7 +119,7 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
 
     Args:
         device_name: a name of `hardware.GPUS`, or longer; empty: this machine.
-        count: of such devices; 0: `runtime.processes`, or 1.
+        count: of such devices; 0: `runtime.processes`, or one, or here all GPUs.
     """
     section, config, device = params.pretrain, train_config(params), choose_device(device_name, count, params)
     notes = []

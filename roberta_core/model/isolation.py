@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 
+from roberta_core.device import to_device
+
 PADDING = -1
 """Number of the document at padding, as `PackedRows.documents` gives it."""
 SEGMENT_MULTIPLE = 64
@@ -79,11 +81,9 @@ def isolate(
         starts[: len(found)] = found
     else:
         # padding sees padding: a row of the mask without anything to see would give not-a-number
-        mask = (documents[:, None, :, None] == documents[:, None, None, :]).to(device, non_blocking=True)
-    if device is not None:
-        position_ids = position_ids.to(device, non_blocking=True)
-        starts = None if starts is None else starts.to(device, non_blocking=True)
-    return Isolation(position_ids, mask, starts)
+        mask = to_device(documents[:, None, :, None] == documents[:, None, None, :], device)
+    starts = None if starts is None else to_device(starts, device)
+    return Isolation(to_device(position_ids, device), mask, starts)
 
 
 def attend_within(qkv: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

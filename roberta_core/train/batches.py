@@ -12,6 +12,7 @@ import torch
 from roberta_core.data.order import rows_at
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import PAD
+from roberta_core.device import to_device
 from roberta_core.train.masking import MaskedBatch, mask_batch
 from roberta_core.train.ranks import Ranks
 
@@ -98,14 +99,14 @@ class Batches:
         real = ids.ne(PAD)
         tokens = int(real.sum())
         masked = mask_batch(
-            ids.to(self.device, non_blocking=True),
-            torch.from_numpy(numbers).to(self.device),
-            torch.from_numpy(epochs).to(self.device),
+            to_device(ids, self.device),
+            to_device(torch.from_numpy(numbers), self.device),
+            to_device(torch.from_numpy(epochs), self.device),
             self.seed,
             self.mask_prob,
             self.vocab_size,
         )
         padded = tokens < ids.numel()
         documents = torch.from_numpy(self.rows.documents(numbers)) if self.rows.isolated else None
-        real = real.to(self.device, non_blocking=True) if padded else None
+        real = to_device(real, self.device) if padded else None
         return Batch(masked, real, len(ids), tokens, ids.numel(), documents)
