@@ -286,7 +286,8 @@ class Pretrain(Section):
     )
     peak_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="Highest learning rate.")
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Updates until the learning rate is at its peak."
+        None,
+        description="Updates until the learning rate is at its peak; with max_minutes, its share of max_steps is its share of the time.",
     )
     weight_decay: Annotated[float, Field(ge=0)] | None = Field(None, description="Decoupled weight decay.")
     dropout: Share | None = Field(None, description="In the layers and in attention.")

@@ -52,6 +52,7 @@ def train_config(params: Params) -> TrainConfig:
         section.recipe,
         section.size,
         section.max_steps,
+        section.max_minutes is not None,
         optimizer=section.optimizer,
         schedule=section.schedule,
         decay_from=section.decay_from,

@@ -67,8 +67,14 @@ DECAY_FROM = {"linear": 0.0, "cosine": 0.0, "wsd": 0.8}
 """Where a schedule that replaces the recipe's own begins to fall; a fifth of the run for the decay is Hägele et al.'s choice."""
 
 
-def recipe(name: str, size: str, max_steps: int, **changed: str | float | int | None) -> Recipe:
-    """The recipe `name` for a model size and a number of updates; `changed` values that are not None replace its own."""
+def recipe(
+    name: str, size: str, max_steps: int, by_clock: bool = False, **changed: str | float | int | None
+) -> Recipe:
+    """The recipe `name` for a model size and a number of updates; `changed` values that are not None replace its own.
+
+    With `by_clock` the schedule follows the time, of which `max_steps` is the whole: then the warmup of `fast`, otherwise 50
+    updates, is a fiftieth of it.
+    """
     if name == "paper":
         peak_lr, warmup_share = (4e-4, 30 / 500) if size == "large" else (6e-4, 24 / 500)
         values = {
@@ -90,7 +96,7 @@ def recipe(name: str, size: str, max_steps: int, **changed: str | float | int | 
             "optimizer": "muon",
             "schedule": "linear",
             "peak_lr": 2e-3,
-            "warmup_steps": min(50, max_steps // 20),
+            "warmup_steps": max_steps // 50 if by_clock else min(50, max_steps // 20),
             "decay_from": 0.4,
             "betas": (0.9, 0.98),
             "eps": 1e-8,

@@ -74,3 +74,11 @@ def test_on_the_command_line(empty):
     os.chdir(here)
     assert done.exit_code == 0 and done.output.startswith("model       "), done.output
     assert "100.00 GB" not in done.output and "80.00 GB of A100" in done.output
+
+
+def test_without_dry_run_the_stage_is_run(monkeypatch):
+    from flows import cli
+
+    asked = []
+    monkeypatch.setattr(cli, "stage", asked.append)
+    assert CliRunner().invoke(cli.app, ["pretrain"]).exit_code == 0 and asked == ["pretrain"]

@@ -37,6 +37,13 @@ def test_schedules_are_their_formulas():
     assert recipe("fast", "mini", steps, schedule="wsd", decay_from=0.5).decay_from == 0.5
 
 
+def test_the_fast_recipe_warms_up_under_a_clock_too():
+    """50 updates of a million would be over within the first one."""
+    assert recipe("fast", "mini", 10**6).warmup_steps == 50
+    timed = recipe("fast", "mini", 10**6, by_clock=True)
+    assert timed.warmup_steps == 20_000 and timed.lr_at(166.0, 10**6) < 0.01 * timed.peak_lr
+
+
 def test_batches_grow_and_no_sample_is_seen_twice_or_missed():
     plan = BatchPlan(64, 8, 10)
     sizes = [plan.size_at(step) for step in range(15)]
