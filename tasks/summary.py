@@ -130,6 +130,11 @@ def _table(documents: list[dict], numbers: dict, sizes: list, pretrain: dict, re
     lines += [_row("gain over the unigram, nats", f"{pretrain['gain_over_unigram']:.3f}")]
     lines += [_row("perplexity", f"{pretrain['perplexity']:.1f}")]
     lines += [_row("masked-token accuracy", f"{pretrain['accuracy']:.1%}"), ""]
+    if pretrain.get("skipped"):
+        lines += [
+            f"**{pretrain['skipped']:,} updates were left out: their loss or gradient was no number, or jumped.**",
+            "",
+        ]
     if pretrain.get("on_plateau"):
         lines += [
             "**This run has not come below the unigram plateau: the model knows no more than how often words occur.**",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roberta_core.atomic import read_json
+from roberta_core.atomic import read_json, write_json
 from roberta_core.errors import BadInput
 from tasks.params_file import load_params
 from tasks.summary import documents_by_source, mean_score, protocol_line, run
@@ -114,3 +114,11 @@ def test_a_run_that_was_stopped_early_says_so_in_its_protocol(finished: Path):
     results["protocol"]["steps"] = 40
     line = protocol_line(results)
     assert "stopped after 40 steps" in line and "epochs" not in line
+
+
+def test_updates_that_were_left_out_are_told(finished: Path):
+    metrics = read_json(finished / "metrics/pretrain.json")
+    for skipped, told in ((0, False), (3, True)):
+        write_json(finished / "metrics/pretrain.json", metrics | {"skipped": skipped})
+        summarise(finished)
+        assert ("3 updates were left out" in (finished / "reports/summary.md").read_text(encoding="utf8")) is told
