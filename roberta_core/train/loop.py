@@ -7,7 +7,8 @@ exception is a run with a time budget (`max_minutes`): its learning rate follows
 
 On a GPU the host runs ahead of the device. What the host must know of an update (tokens of all ranks, whether to stop) is
 copied behind its back and read after the backward pass was enqueued; the guard judges on the device. The host waits for the
-device at points of the curve, and, with an optimizer that cannot leave out an update by itself (all but AdamW), once an update.
+device at points of the curve, every `max_skipped` updates to see whether the guard still lets any through, and, with an
+optimizer that cannot leave out an update by itself (all but AdamW), once an update.
 """
 
 import math
