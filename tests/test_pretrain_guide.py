@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from roberta_core.hardware import GPUS
 from roberta_core.model import RobertaConfig
 from roberta_core.train import plan
+from roberta_core.train.batches import BatchPlan
 from tasks.dry_run import report
 from tasks.params import Params, Pretrain
 from tasks.params_file import load_params
@@ -19,6 +21,11 @@ GUIDE = (ROOT / "docs/pretrain.md").read_text(encoding="utf8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.S)
 COMMANDS = [line.split("#")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 SECTIONS = [block for kind, block in BLOCKS if kind == "yaml"]
+
+
+@pytest.mark.parametrize("preset", [line.split()[1] for line in COMMANDS if line.startswith("cp ")])
+def test_presets_that_are_copied_exist(preset):
+    assert (ROOT / preset).is_file()
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("roberta ")])
@@ -77,6 +84,27 @@ def test_the_table_of_sizes_is_computed(tmp_path, monkeypatch):
             f"{memory.fitting(24e9):,}",
             f"{memory.fitting(80e9):,}",
         ], size
+
+
+def hours(size: str, length: int, steps: int, batch: int, gpu: str, count: int) -> list[float]:
+    config = RobertaConfig.named(size, 50_265, length, 0.1)
+    tokens, flops = (
+        plan.total_tokens(BatchPlan(batch, batch), steps, length),
+        config.train_flops_per_token(length, 0.15),
+    )
+    return [plan.seconds(tokens, flops, GPUS[gpu].tflops * 1e12, count, share) / 3600 for share in (0.4, 0.26)]
+
+
+def test_the_table_of_budgets_is_computed():
+    line = r"^\| (base|large), rows of (\d+), ([\d,]+) × ([\d,]+) \(.*?\) \| .*? \| .*? \| (.*?) \| (.*?) \| (.*?) \|$"
+    rows = re.findall(line, GUIDE, re.M)
+    assert len(rows) == 5
+    for size, length, steps, batch, *told in rows:
+        for cell, (gpu, count) in zip(told, (("A100", 8), ("H100", 1), ("H100", 8)), strict=True):
+            low, high, unit = re.fullmatch(r"([\d.]+) to ([\d.]+) (h|days)", cell).groups()
+            numbers = [int(each.replace(",", "")) for each in (length, steps, batch)]
+            real = [each / (24 if unit == "days" else 1) for each in hours(size, *numbers, gpu, count)]
+            assert [float(low), float(high)] == pytest.approx(real, rel=0.06), (size, cell)
 
 
 def test_the_dry_run_that_is_shown_is_what_it_says(tmp_path, monkeypatch):
