@@ -12,17 +12,17 @@ from roberta_core.atomic import atomic_file
 from tasks.lineage import Node
 
 PAGE = Path("reports") / "lineage.html"
-BOX_W, BOX_H, GAP_X, GAP_Y, EDGE = 172, 44, 52, 18, 8
+BOX_W, BOX_H, GAP_X, GAP_Y, EDGE = 148, 44, 26, 18, 8
 """Pixels: a box, the space between two, and the drawing's margin."""
 DRAWN = ("model", "stage", "source", "file")
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 100rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 details, .leaf { margin-left: 1.1rem; border-left: 2px solid #ddd; padding: .15rem 0 .15rem .8rem; }
 summary { cursor: pointer; } code, small { font: 12.5px ui-monospace, monospace; color: #666; overflow-wrap: anywhere; }
 .model { border: 0; margin: 0; padding: 0; } .stage > summary { color: #1b5e9c; font-weight: 600; }
 .source { border-color: #2e7d32; } .source b { color: #2e7d32; }
-figure { margin: 1rem 0; overflow-x: auto; } svg text { font: 12px system-ui, sans-serif; fill: #222; }
+figure { margin: 1rem 0; overflow-x: auto; } svg { max-width: 100%; min-width: 72rem; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #222; }
 svg .hash { font: 10.5px ui-monospace, monospace; fill: #666; } svg path { fill: none; stroke: #b5bcc4; stroke-width: 1.4; }
 svg rect { fill: #eef4fa; stroke: #1b5e9c; } svg .source rect { fill: #eaf5ea; stroke: #2e7d32; }
 svg .file rect { fill: #f4f4f4; stroke: #888; } svg .model rect { fill: #fff3dc; stroke: #b26a00; }
@@ -89,7 +89,7 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> str:
 def _box(node: Node, x: float, y: float) -> str:
     wrote = next((md5 for fact, md5 in node.facts.items() if fact.startswith("wrote ")), "")
     hashed = node.facts.get("md5") or wrote or node.facts.get("weights sha256", "")
-    name = node.name if len(node.name) <= 26 else f"…{node.name[-25:]}"
+    name = node.name if len(node.name) <= 21 else f"…{node.name[-20:]}"
     told = html.escape("\n".join([node.name, *(f"{key}: {value}" for key, value in node.facts.items())]))
     return (
         f'<g class="{node.kind}"><title>{told}</title><rect x="{x:g}" y="{y:g}" width="{BOX_W}" height="{BOX_H}" rx="6"/>'
