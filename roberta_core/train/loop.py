@@ -379,6 +379,8 @@ class Pretraining:
 
     def _result(self) -> Evaluation:
         """The last evaluation; with `average_last`, of the mean weights, which the model holds from then on."""
+        if not self.history.train:
+            raise self._diverged("every update was left out")
         last = self.history.validation[-1]
         if not self.config.average_last:
             return Evaluation(last["loss"], last["accuracy"])

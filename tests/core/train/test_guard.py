@@ -148,6 +148,13 @@ def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_from_before_stays(tmp
     assert training.checkpoints.latest().name == "step-000000007"
 
 
+def test_a_short_run_of_which_nothing_was_accepted_is_no_result(tmp_path):
+    training = build(tmp_path, steps=4, checkpoint_s=1e9)
+    spoil(training, set(range(4)))
+    with pytest.raises(BadInput, match="diverged: up to update 4 every update was left out"):
+        training.train()
+
+
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     training = build(tmp_path, steps=6)
     step = training.optimizers.step
