@@ -22,7 +22,8 @@ details, .leaf { margin-left: 1.1rem; border-left: 2px solid #ddd; padding: .15r
 summary { cursor: pointer; } code, small { font: 12.5px ui-monospace, monospace; color: #666; overflow-wrap: anywhere; }
 .model { border: 0; margin: 0; padding: 0; } .stage > summary { color: #1b5e9c; font-weight: 600; }
 .source { border-color: #2e7d32; } .source b { color: #2e7d32; }
-figure { margin: 1rem 0; overflow-x: auto; } svg { max-width: 100%; min-width: 72rem; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #222; }
+figure { margin: 1rem 0; overflow-x: auto; } svg { max-width: 100%; min-width: 72rem; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: #222; }
 svg .hash { font: 10.5px ui-monospace, monospace; fill: #666; } svg path { fill: none; stroke: #b5bcc4; stroke-width: 1.4; }
 svg rect { fill: #eef4fa; stroke: #1b5e9c; } svg .source rect { fill: #eaf5ea; stroke: #2e7d32; }
 svg .file rect { fill: #f4f4f4; stroke: #888; } svg .model rect { fill: #fff3dc; stroke: #b26a00; }
