@@ -13,10 +13,9 @@ from pathlib import Path
 
 from roberta_core.atomic import read_json
 from roberta_core.errors import UserError
-from tasks.candidates import model_names
 from tasks.evidence import fetch, read_lock
 from tasks.params import Params
-from tasks.registry import NotRegistered, aliases_of, has_store, named_version, open_store
+from tasks.registry import NotRegistered, aliases_of, named_version, open_store, registered_models
 
 SHOWN_FILES = 20
 """Files of a source that the terminal lists; the page has all."""
@@ -149,14 +148,10 @@ def forward(params: Params, root: Path, asked: str) -> list[tuple[Node, Node]]:
         For each version, newest first, its tree and the node in it that was asked for.
     """
     root = Path(root).resolve()
-    if not has_store(root):
-        return []
-    client = open_store(root)
     found = []
-    for name in model_names(params).values():
-        if not client.search_registered_models(f"name='{name}'"):
+    for client, name, aliases in registered_models(params, root):
+        if aliases is None:
             continue
-        aliases = aliases_of(client, name)
         for version in client.search_model_versions(f"name='{name}'", order_by=["version_number DESC"]):
             try:
                 tree = _trace(root, version, aliases)

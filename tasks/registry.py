@@ -12,7 +12,7 @@ fetched, config.json and model.safetensors are read by this project's own code, 
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -320,13 +320,13 @@ def model_folder(root: Path, name: str, version: str) -> Path:
     folder = fetch(root, name, version, inside)
     if folder is None:
         raise FilesGone(f"The files of {name} {version} cannot be fetched.", "Run `roberta status`.")
-    with open(folder / "model.safetensors", "rb") as handle:
-        # a pickle begins with its protocol's byte, PyTorch's newer format is a zip file
-        if handle.read(2)[:1] == b"\x80" or handle.seek(0) or handle.read(2) == b"PK":
-            raise HoldsPickle(
-                f"model.safetensors of {name} {version} is a pickle under another name; it was not opened.",
-                "Find out who registered it.",
-            )
+    from roberta_core.model.folder import is_pickle  # it brings torch, which `roberta status` can do without
+
+    if is_pickle(folder / "model.safetensors"):
+        raise HoldsPickle(
+            f"model.safetensors of {name} {version} is a pickle under another name; it was not opened.",
+            "Find out who registered it.",
+        )
     return folder
 
 
@@ -348,6 +348,19 @@ def has_store(root: Path) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (Path(root) / "mlflow.db").is_file()
 
 
+def registered_models(params: Params, root: Path, only: str = "") -> Iterator[tuple]:
+    """Client, name and aliases (name -> version) of the project's models, or of one; nothing when there is no store yet.
+
+    The aliases are None where no model of the name is registered.
+    """
+    if not has_store(root):
+        return
+    client = open_store(root)
+    for name in [only] if only else model_names(params).values():
+        registered = "'" not in name and client.search_registered_models(f"name='{name}'")
+        yield client, name, aliases_of(client, name) if registered else None
+
+
 def overview(params: Params, root: Path = Path(".")) -> list[dict]:
     """Champion, challenger and previous version of each model, for tables: newest first.
 
@@ -355,16 +368,10 @@ def overview(params: Params, root: Path = Path(".")) -> list[dict]:
     gate's sentence, and `gate`: its table as `tasks.gate.table` reads it. Empty when there is no store yet.
     """
     root = Path(root).resolve()
-    if not has_store(root):
-        return []
-    client = open_store(root)
     rows = []
-    for name in model_names(params).values():
-        registered = client.search_registered_models(f"name='{name}'")
-        if not registered:
-            continue
+    for client, name, known in registered_models(params, root):
         by_version: dict[str, list[str]] = {}
-        for alias, version in registered[0].aliases.items():
+        for alias, version in (known or {}).items():
             by_version.setdefault(version, []).append(alias)
         for number, aliases in sorted(by_version.items(), key=lambda item: -int(item[0])):
             version = client.get_model_version(name, number)

@@ -7,10 +7,9 @@ from pathlib import Path
 from roberta_core.errors import UserError
 from roberta_core.progress import human_time
 from tasks import gate
-from tasks.candidates import model_names
 from tasks.params import Params
 from tasks.promotion import earlier, read_log, side_of
-from tasks.registry import aliases_of, check_files, files_of, find_version, has_store, open_store
+from tasks.registry import check_files, files_of, find_version, open_store, registered_models
 
 
 class CannotCompare(UserError):
@@ -32,16 +31,12 @@ class Trouble:
 def list_versions(params: Params, root: Path, name: str = "") -> list[dict[str, str]]:
     """All versions of the project's models, or of one, newest first, as text for a table."""
     root = Path(root).resolve()
-    if not has_store(root):
-        return []
-    client = open_store(root)
-    if name:
-        find_version(client, name, "")
     rows = []
-    for each in [name] if name else model_names(params).values():
-        if not client.search_registered_models(f"name='{each}'"):
+    for client, each, aliases in registered_models(params, root, name):
+        if aliases is None:
+            if name:
+                find_version(client, name, "")  # says which ones there are
             continue
-        aliases = aliases_of(client, each)
         versions = client.search_model_versions(f"name='{each}'", order_by=["version_number DESC"])
         for version in versions:
             tags, number = version.tags, str(version.version)
@@ -89,14 +84,10 @@ def compare_versions(params: Params, root: Path, name: str, one: str, other: str
 def troubles(params: Params, root: Path) -> list[Trouble]:
     """Champions that were deleted, and champions whose files are gone or damaged, each with the way back."""
     root = Path(root).resolve()
-    if not has_store(root):
-        return []
-    client = open_store(root)
     found = []
-    for name in model_names(params).values():
-        registered = client.search_registered_models(f"name='{name}'")
+    for client, name, aliases in registered_models(params, root):
         log = read_log(root, name)
-        if not registered:
+        if aliases is None:
             if log:
                 what = (
                     f"version {log[-1]['version']} was champion, and the registry has no model of this name any more."
@@ -104,11 +95,11 @@ def troubles(params: Params, root: Path) -> list[Trouble]:
                 found.append(Trouble(name, what, "Run `roberta run`: it registers the model that stands in models/."))
             continue
         known = {str(each.version): each.tags for each in client.search_model_versions(f"name='{name}'")}
-        champion = aliases_of(client, name).get("champion")
+        champion = aliases.get("champion")
         if champion is None:
             was = f"version {log[-1]['version']}, which was, is gone" if log else "none was promoted yet"
             back = earlier(log[-1]["version"], known, log) if log else None
-            back = back or aliases_of(client, name).get("previous")
+            back = back or aliases.get("previous")
             found.append(Trouble(name, f"there is no champion; {was}.", _way_back(name, back, known)))
             continue
         try:
