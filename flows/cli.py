@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_data, cli_registry
+from flows import cli_data, cli_models, cli_registry
 from flows.cli_stop import stoppable
 
 app = typer.Typer(
@@ -245,6 +245,8 @@ def notify() -> None:
 
 for each in (*cli_registry.COMMANDS, *cli_data.COMMANDS):
     app.command()(each)
+for name, each in cli_models.COMMANDS.items():
+    app.command(name)(each)
 app.add_typer(cli_data.data, name="data")
 
 

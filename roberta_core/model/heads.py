@@ -52,7 +52,7 @@ class _Saved(nn.Module):
         weights = dict(self.saved_weights()) if weights is None else weights
         write_folder(Path(folder), self.config.to_hugging_face(self.architecture), weights)
 
-    def _load(self, weights: Mapping[str, torch.Tensor], folder: Path, fresh: tuple[str, ...] = ()) -> None:
+    def take_weights(self, weights: Mapping[str, torch.Tensor], folder: Path, fresh: tuple[str, ...] = ()) -> None:
         """Takes `weights` by name; those that begin with one of `fresh` may be absent and keep their drawn values.
 
         Raises:
@@ -162,7 +162,7 @@ class RobertaForMaskedLM(_Saved):
         """
         folder = Path(folder)
         model = cls(read_config(folder))
-        model._load(read_weights(folder), folder)
+        model.take_weights(read_weights(folder), folder)
         return model.eval()
 
 
@@ -252,5 +252,5 @@ class RobertaForSequenceClassification(_Saved):
             pooler = {name: each for name, each in weights.items() if name.startswith(POOLER)}
             weights = {name.replace(POOLER, "classifier.dense."): each for name, each in pooler.items()} | weights
         model = cls(config, seed)
-        model._load(weights, folder, fresh=("classifier.",) if num_labels is not None else ())
+        model.take_weights(weights, folder, fresh=("classifier.",) if num_labels is not None else ())
         return model.eval()

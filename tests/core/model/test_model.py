@@ -7,6 +7,7 @@ import torch
 
 from roberta_core.errors import BadInput
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification
+from roberta_core.model.folder import is_pickle
 
 transformers = pytest.importorskip("transformers")
 
@@ -170,8 +171,8 @@ def test_bad_folders_get_one_clear_line(tmp_path):
     weights.rename(good / "pytorch_model.bin")
     with pytest.raises(BadInput, match="pickle"):
         RobertaForMaskedLM.from_pretrained(good)
-    (good / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(BadInput, match="bert"):
+    (good / "config.json").write_text(json.dumps({"model_type": "deberta"}))
+    with pytest.raises(BadInput, match="deberta"):
         RobertaForMaskedLM.from_pretrained(good)
 
 
@@ -180,4 +181,103 @@ def test_another_models_weights_are_refused(tmp_path):
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | {"vocab_size": VOCAB + 1}))
     with pytest.raises(BadInput, match="shape"):
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+
+
+class Mark:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return exec, (f"open({self.file!r}, 'w')",)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_under_the_name_of_safetensors_is_refused_and_never_run(tmp_path, zipped):
+    RobertaForMaskedLM(config()).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    torch.save({"x": Mark(tmp_path / "ran")}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(BadInput, match=r"is a pickle under another name.*was not opened"):
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "ran").exists(), "the pickle is one that runs"
+
+
+@pytest.mark.parametrize("length", [0x280, 0x10280, 0x5F5E080])
+def test_no_length_of_a_header_looks_like_a_pickle(tmp_path, length):
+    """The length of 640 bytes begins with 0x80 0x02, as a pickle of protocol 2 does."""
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + b'{"')
+    assert not is_pickle(file)
+
+
+@pytest.mark.parametrize("place", [0, 3, 8, 9, 60, 200])
+def test_a_flipped_bit_in_the_header_is_one_line(tmp_path, place):
+    RobertaForMaskedLM(config()).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[place] ^= 0x10
+    file.write_bytes(raw)
+    with pytest.raises(BadInput) as caught:
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = RobertaForMaskedLM(config())
+    with torch.no_grad():
+        model.lm_head.bias[7] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"lm_head.bias holds values that are no numbers"):
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index, words",
+    [
+        ('{"weight_map": {"a": "../../secret.safetensors"}}', "names .*secret"),
+        ('{"weight_map": {"a": "model-1.safetensors"}}', r"model-1\.safetensors is missing"),
+        ('{"weight_map": {}}', "names no files"),
+        ('{"weight_map": ["a"]}', "is damaged"),
+        ("{", "is damaged"),
+    ],
+)
+def test_an_index_of_shards_that_cannot_be_used(tmp_path, index, words):
+    RobertaForMaskedLM(config()).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(BadInput, match=words):
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"hidden_size": "64"}, "hidden_size is '64'"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True"),
+        ({"vocab_size": None}, "not complete"),
+        ({"model_type": "gpt2"}, "holds a gpt2 model"),
+        ({"is_decoder": True}, "holds a decoder"),
+        ({"position_embedding_type": "relative_key"}, "relative_key positions"),
+        ({"hidden_act": "relu"}, "activation is relu"),
+    ],
+)
+def test_a_configuration_of_another_kind_is_one_line(tmp_path, changed, words):
+    RobertaForMaskedLM(config()).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | changed))
+    with pytest.raises(BadInput, match=words):
+        RobertaForMaskedLM.from_pretrained(tmp_path)
+
+
+def test_an_output_matrix_of_its_own_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    RobertaForMaskedLM(config()).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.decoder.weight"] = weights["roberta.embeddings.word_embeddings.weight"] + 1
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match="tie_word_embeddings is off"):
         RobertaForMaskedLM.from_pretrained(tmp_path)
