@@ -65,7 +65,10 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
     names, results = model_names(params), _results(params, root)
     found = []
     encoder = root / "models" / "encoder"
-    averaged = {task: each for task, each in results.items() if task != NOT_AVERAGED}
+    # classifiers that were fine-tuned from another encoder say nothing about this one
+    tuned = root / params.glue.encoder
+    own = tuned.resolve() == encoder.resolve()
+    averaged = {task: each for task, each in results.items() if own and task != NOT_AVERAGED}
     if (encoder / "model.safetensors").is_file():
         if averaged:
             # An encoder's score is its classifiers', so the way of fine-tuning belongs to the yardstick.
@@ -84,6 +87,9 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
             evidence = {}
         if (root / "data" / "packed").is_dir():
             evidence["data_md5"] = recorded_md5(root, Path("data/packed"))
+        begun = read_json(encoder / "training.json") if (encoder / "training.json").is_file() else {}
+        if "init_resolved" in begun:  # continued pretraining: from which weights
+            evidence |= {key: begun[key] for key in ("init_resolved", "init_sha256")}
         found.append(Candidate(names[""], encoder, evidence, list(averaged)))
     for task, each in results.items():
         folder = root / "models" / "glue" / task
@@ -93,7 +99,7 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
         evidence = _evidence(each["metric"], each["score"], yardstick, each["data"], each["protocol"])
         if (root / "data" / "glue" / task).is_dir():
             evidence["data_md5"] = recorded_md5(root, Path("data/glue") / task)
-        if (encoder / "model.safetensors").is_file():
-            evidence["encoder_sha256"] = digest_of(encoder / "model.safetensors")
+        if (tuned / "model.safetensors").is_file():
+            evidence["encoder_sha256"] = digest_of(tuned / "model.safetensors")
         found.append(Candidate(names[task], folder, evidence | {"task": task}, [task]))
     return found

@@ -1,4 +1,4 @@
-"""Stage `glue`, one process a task: `data/glue/<TASK>` and `models/encoder` to `models/glue/<TASK>/`.
+"""Stage `glue`, one process a task: `data/glue/<TASK>` and an encoder (`glue.encoder`) to `models/glue/<TASK>/`.
 
 One fine-tuning a seed; the model kept is the one whose primary metric is the median (the lower of the two middle ones
 where the number of seeds is even), so the score shown is that of the model in the folder. Beside it stand, always, the
@@ -27,7 +27,6 @@ from tasks.stage import main
 from tasks.tracking import open_run
 
 DATA = Path("data/glue")
-ENCODER = Path("models/encoder")
 OUT = Path("models/glue")
 PREDICTIONS = {"dev_mismatched.tsv": "dev_predictions_mismatched.tsv"}
 
@@ -41,9 +40,10 @@ def run(params: Params, name: str = "") -> dict:
     device = pick_device(params.runtime.device)
     train, devs, tests = (read_split(DATA / task.name, task, split) for split in ("train", "dev", "test"))
     (train,) = train.values()
-    encoder = read_config(ENCODER)
-    tokenizer = tokenizer_of(ENCODER, encoder)
-    max_length = min(section.max_length, encoder.max_length)
+    encoder = Path(section.encoder)
+    config = read_config(encoder)
+    tokenizer = tokenizer_of(encoder, config)
+    max_length = min(section.max_length, config.max_length)
     if max_length < section.max_length:
         asked = f"glue.max_length asks for {section.max_length}"
         print(f"glue-{name}: rows are cut at {max_length} tokens, the encoder's limit ({asked})", flush=True)
@@ -51,7 +51,7 @@ def run(params: Params, name: str = "") -> dict:
         max_length, section.epochs, section.max_steps, section.batch_size, section.peak_lr, section.weight_decay,
         section.warmup_ratio, section.dropout, section.precision,
     )  # fmt: skip
-    typed = encoder.has_token_types
+    typed = config.has_token_types
     train_rows = tokenise(tokenizer, train, max_length, typed)
     dev_rows = {file: tokenise(tokenizer, dev, max_length, typed) for file, dev in devs.items()}
     truncated = train_rows.truncated + sum(rows.truncated for rows in dev_rows.values())
@@ -77,7 +77,7 @@ def run(params: Params, name: str = "") -> dict:
     }
     notes: list[str] = []
     with (
-        open_run(f"glue-{name}", params, section=flat, inputs={"task": DATA / name, "encoder": ENCODER}) as tracked,
+        open_run(f"glue-{name}", params, section=flat, inputs={"task": DATA / name, "encoder": encoder}) as tracked,
         atomic_dir(OUT / name) as out,
     ):
         progress = Progress(f"glue {name}", protocol["steps"] * len(section.seeds), "steps")
@@ -90,7 +90,7 @@ def run(params: Params, name: str = "") -> dict:
                 if step % 10 == 0 or step == protocol["steps"]:
                     tracked.log(past + step, {"loss": loss, "lr": lr})
 
-            model = finetune(ENCODER, task, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
+            model = finetune(encoder, task, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
             outputs[seed] = {file: predict(model, rows.ids, rows.types) for file, rows in dev_rows.items()}
             guesses = [decide(task, values) for values in outputs[seed].values()]
             scores[seed], found = score_files(task, list(devs.values()), guesses)
@@ -102,8 +102,8 @@ def run(params: Params, name: str = "") -> dict:
         for seed in scores:
             shutil.rmtree(out / f"seed-{seed}")
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            if (ENCODER / file).exists():
-                shutil.copyfile(ENCODER / file, out / file)
+            if (encoder / file).exists():
+                shutil.copyfile(encoder / file, out / file)
         for (file, dev), values in zip(devs.items(), outputs[kept].values()):
             write_predictions(out / PREDICTIONS.get(file, "dev_predictions.tsv"), task, dev, values)
         results = {

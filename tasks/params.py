@@ -257,6 +257,16 @@ class Pretrain(Section):
         "fast",
         description="paper: AdamW as in Liu et al. 2019; fast: Muon for the matrices of the layers, made to leave the unigram plateau early.",
     )
+    init: str = Field(
+        "",
+        description="Weights to go on from: a model folder, a name on the hub (FacebookAI/roberta-base), or models:/roberta-encoder@champion; "
+        "empty: a fresh draw. The shape is the model's then, and size is not used; its tokenizer must be the data's (tokenizer.init).",
+    )
+    init_path: str = Field(
+        "tasks/start.py",
+        min_length=1,
+        description="What DVC watches of it: the folder itself where init is one; else tasks/start.py, which it watches anyway.",
+    )
     max_steps: Positive = Field(description="Updates.")
     batch_size: Positive = Field(description="Sequences an update, over all ranks and accumulation.")
     mask_prob: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -328,6 +338,11 @@ class Glue(Section):
     )
     hub_name: str = Field("nyu-mll/glue", description="hub: the dataset's name.")
     hub_revision: str = Field("main", description="hub: commit or tag.")
+    encoder: str = Field(
+        "models/encoder",
+        min_length=1,
+        description="The encoder that is fine-tuned: what this project pretrains, or another folder (roberta import), RoBERTa or BERT.",
+    )
     sample_rows: Positive = Field(2000, description="sample: training rows a task; dev has a quarter of that.")
     tasks: Annotated[list[Literal[TASKS]], AfterValidator(_once)] = Field(
         min_length=1, description="One fine-tuning stage each."

@@ -1,6 +1,7 @@
 """Reads params.yaml. A wrong, unknown or missing key names the key, what it got, what it takes, and the file."""
 
 import difflib
+import re
 from pathlib import Path
 
 import yaml
@@ -76,10 +77,12 @@ def _bad_yaml(error: yaml.YAMLError, file: Path) -> str:
 
 
 def _watched(item: object) -> set[str]:
-    """Every key that a stage of dvc.yaml names under `params`."""
+    """Every key that a stage of dvc.yaml names under `params`, or whose value names one of its dependencies."""
     if not isinstance(item, dict):
         return set()
     own = {key for key in item.get("params") or () if isinstance(key, str) and "$" not in key}
+    own |= {key for each in item.get("deps") or () for key in re.findall(r"\$\{([a-z_]+\.[a-z_.]+)\}", str(each))}
+    own = {key for key in own if not key.startswith("item.")}  # of a loop
     return own.union(*map(_watched, item.values()))
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from roberta_core.train.start import start
 from tasks.params import Params
 from tasks.params_file import load_params
 from tasks.stage import LOGS, WORK, main
+from tasks.start import check_tokenizer, find_start, load_start
 from tasks.tracking import open_run
 
 PACKED = Path("data/packed")
@@ -43,6 +44,8 @@ TOKENIZER = Path("models/tokenizer")
 OUT = Path("models/encoder")
 MILESTONES = Path("models/milestones")
 RUNS = WORK / "pretrain"
+INIT = {"init", "init_path"}
+"""Keys that `training.json` has only where a run goes on from a model."""
 
 
 def train_config(params: Params) -> TrainConfig:
@@ -62,6 +65,8 @@ def train_config(params: Params) -> TrainConfig:
         dropout=section.dropout,
         clip_norm=section.clip_norm,
     )
+    if section.init:  # its words have their vectors, and its heads have learned where to look
+        chosen = replace(chosen, word_vectors=False, neighbours=False)
     own = {field.name for field in fields(TrainConfig)} - {"recipe", "seed"}
     return TrainConfig(recipe=chosen, seed=params.seed, **{name: getattr(section, name) for name in own})
 
@@ -80,15 +85,18 @@ class Job:
         vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
         if self.rows.manifest["tokenizer_sha256"] != digest_of(TOKENIZER / "tokenizer.json"):
             raise BadInput("The packed rows were made with another tokenizer.", "Run the pack stage: dvc repro pack")
-        self.model_config = RobertaConfig.named(
-            section.size, vocab_size, self.rows.max_length, self.config.recipe.dropout
-        )
-        self.fingerprint = fingerprint(
-            config=self.config,
-            model=self.model_config,
-            train=self.rows.manifest,
-            validation=self.validation.manifest,
-        )
+        dropout = self.config.recipe.dropout
+        data = {"train": self.rows.manifest, "validation": self.validation.manifest}
+        self.start = find_start(Path(), section, seed=params.seed, **data)
+        if self.start:
+            check_tokenizer(self.start, TOKENIZER)
+            self.model = load_start(self.start, vocab_size, dropout)
+        else:
+            config = RobertaConfig.named(section.size, vocab_size, self.rows.max_length, dropout)
+            self.model = RobertaForMaskedLM(config, params.seed)
+        self.model_config = self.model.config
+        begun = {"start": self.start.sha256} if self.start else {}
+        self.fingerprint = fingerprint(config=self.config, model=self.model_config, **data, **begun)
         self.checkpoints = Checkpoints(
             RUNS / self.fingerprint,
             self.fingerprint,
@@ -97,8 +105,7 @@ class Job:
             sorted(TOKENIZER.glob("*.json")),
         )
         self.held_out = HeldOut(self.validation, section.eval_rows, vocab_size)
-        self.model = RobertaForMaskedLM(self.model_config, params.seed)
-        if not self.checkpoints.latest():
+        if not self.start and not self.checkpoints.latest():
             start(self.model, self.rows, self.config.recipe, params.seed)
         self._stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda signum, frame: self._stopping.append(signum))
@@ -169,8 +176,14 @@ def _run(params: Params) -> dict:
             f"pretrain: the schedule follows the clock, {section.max_minutes:g} minutes: no second run will give the same bits",
             flush=True,
         )
+    if job.start:
+        print(
+            f"pretrain: goes on from {job.start.resolved}, whose shape it takes (pretrain.size {section.size} is not used)",
+            flush=True,
+        )
     print(
-        f"pretrain: {section.size}, {model_config.parameters() / 1e6:.1f} M parameters, recipe {section.recipe}, "
+        f"pretrain: {'continued' if job.start else section.size}, {model_config.parameters() / 1e6:.1f} M parameters, "
+        f"recipe {section.recipe}, "
         f"{section.max_steps} updates of {section.batch_size} × {job.rows.max_length} tokens, {section.precision} on "
         f"{job.device} ({job.threads} threads{f', {ranks} processes' if ranks > 1 else ''}); "
         f"unigram entropy of the held-out masked tokens {unigram:.3f}",
@@ -178,7 +191,8 @@ def _run(params: Params) -> dict:
     )
     flat = {f"pretrain.{name}": value for name, value in section.model_dump().items()}
     flat |= {f"recipe.{name}": value for name, value in vars(config.recipe).items()}
-    flat |= {"seed": params.seed, "fingerprint": job.fingerprint}
+    begun = job.start.record() if job.start else {}
+    flat |= {"seed": params.seed, "fingerprint": job.fingerprint, **begun}
     if params.runtime.shard != "none" and ranks == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
         print("pretrain: runtime.shard has no effect on one process", flush=True)
     with open_run("pretrain", params, section=flat, inputs={"packed": PACKED}) as tracked:
@@ -214,7 +228,9 @@ def _run(params: Params) -> dict:
             save_tokenizer(load_tokenizer(TOKENIZER, plain_text=False), out, model_config.max_length)
             write_json(
                 out / "training.json",
-                {"fingerprint": job.fingerprint, "seed": params.seed, **section.model_dump(), **metrics},
+                {"fingerprint": job.fingerprint, "seed": params.seed, **section.model_dump(exclude=INIT)}
+                | begun
+                | metrics,
             )
         write_curve(training.history.train, Path("plots/pretrain.csv"))
         write_curve(training.history.validation, Path("plots/validation.csv"))
