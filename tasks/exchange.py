@@ -12,8 +12,8 @@ import numpy as np
 
 from roberta_core.atomic import atomic_dir, digest_of, read_json
 from roberta_core.errors import BadInput
+from roberta_core.exchange.importing import import_model
 from roberta_core.model.folder import WEIGHTS, read_config, read_values, write_sums
-from roberta_core.model.importing import import_model
 from tasks.card import Facts, write_card
 from tasks.evidence import read_lock
 from tasks.tracking import lineage_tags

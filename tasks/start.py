@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from roberta_core.atomic import digest_of, read_json, write_json
-from roberta_core.data.foreign_tokenizer import any_tokenizer
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.exchange.importing import fetch_from_hub
+from roberta_core.exchange.tokenizers import any_tokenizer
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.folder import read_config, read_weights
 from roberta_core.model.heads import WORDS
-from roberta_core.model.importing import fetch_from_hub
 from roberta_core.train.checkpoint import fingerprint
 from tasks.params import Pretrain
 from tasks.stage import WORK

@@ -16,9 +16,9 @@ import torch
 import yaml
 
 from roberta_core.errors import BadInput, TryAgain
+from roberta_core.exchange.importing import fetch_from_hub
 from roberta_core.inference import load_model
 from roberta_core.model.folder import check_sums
-from roberta_core.model.importing import fetch_from_hub
 from tasks.card import LOSSES
 from tasks.exchange import give_out, take_in
 from tasks.registry import model_folder, register_all

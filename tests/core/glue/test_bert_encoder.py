@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from roberta_core.exchange.importing import import_model
 from roberta_core.glue.finetune import finetune, predict, tokenise
 from roberta_core.glue.layout import Split
 from roberta_core.glue.tasks import TASKS
 from roberta_core.inference import load_model
 from roberta_core.model.folder import read_config, tokenizer_of
-from roberta_core.model.importing import import_model
 from tests.core.glue.test_finetune import CPU, RECIPE
 from tests.core.glue.tiny_encoder import WORDS
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from roberta_core.errors import BadInput
+from roberta_core.exchange.importing import import_model
 from roberta_core.inference import load_model
 from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
-from roberta_core.model.importing import import_model
 from tests.core.model.test_model import randomised
 
 transformers = pytest.importorskip("transformers")

@@ -24,9 +24,9 @@ from pickle import UnpicklingError
 import torch
 from tokenizers import Tokenizer
 
-from roberta_core.data.foreign_tokenizer import byte_level
 from roberta_core.data.tokenizer import MASK, SPECIALS
 from roberta_core.errors import BadInput
+from roberta_core.exchange.tokenizers import byte_level
 from roberta_core.model.config import RobertaConfig
 
 HEAD_SIZE = 64

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from roberta_core.atomic import atomic_dir
-from roberta_core.data.foreign_tokenizer import any_tokenizer
 from roberta_core.data.tokenizer import ROBERTA, Specials, save_tokenizer, specials_of
 from roberta_core.errors import BadInput, TryAgain
+from roberta_core.exchange.fairseq import as_roberta, load_checkpoint, read_dictionary, read_tokenizer
+from roberta_core.exchange.tokenizers import any_tokenizer
 from roberta_core.model.config import RobertaConfig
-from roberta_core.model.fairseq import as_roberta, load_checkpoint, read_dictionary, read_tokenizer
 from roberta_core.model.folder import read_config, read_values, read_weights, tokenizer_of, write_sums
 from roberta_core.model.heads import POOLER, RobertaForMaskedLM, RobertaForSequenceClassification
 
