@@ -138,3 +138,16 @@ def test_documents_of_packed_rows_fit(model, tmp_path):
             alone = ids[row, here]
             assert alone[0] == 0 and alone[-1] == 2 and (alone[1:-1] > 3).all()
             torch.testing.assert_close(together[row, here], model(alone[None])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("varlen", [False, True])
+def test_it_compiles_as_one_graph(model, monkeypatch, varlen):
+    """Rows with other documents need no new graph: the list of documents is filled up."""
+    monkeypatch.setattr(module, "varlen_attn", lambda query, key, value, *rest: query + key + value)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch._dynamo.reset()
+    for rows, seed in (([[10, 14]], 0), ([[3, 3, 3]], 1), ([[24]], 2)):
+        ids, documents = packed(rows, seed)
+        apart = isolate(documents, CONFIG.pad_token_id, varlen=varlen)
+        with torch.no_grad(), torch.compiler.set_stance("default" if seed == 0 else "fail_on_recompile"):
+            torch.testing.assert_close(compiled(ids, isolation=apart), model(ids, isolation=apart))
