@@ -82,7 +82,7 @@ def test_the_run_begins_with_the_given_weights_and_records_them(here):
     given = RobertaForMaskedLM.from_pretrained(here / "given")
     for (name, one), other in zip(begun.model.state_dict().items(), given.state_dict().values()):
         assert torch.equal(one, other), name
-    assert begun.config.recipe.neighbours is False
+    assert not begun.config.recipe.neighbours and not begun.config.recipe.word_vectors
     assert begun.model.config.hidden_dropout_prob == begun.config.recipe.dropout
     write_params()
     fresh = job()
