@@ -13,7 +13,8 @@ import numpy as np
 from roberta_core.atomic import atomic_dir, digest_of, read_json
 from roberta_core.errors import BadInput
 from roberta_core.exchange.importing import import_model
-from roberta_core.model.folder import WEIGHTS, read_config, read_values, write_sums
+from roberta_core.model.folder import WEIGHTS, read_config, read_values, read_weights, write_sums
+from roberta_core.model.heads import POOLER
 from tasks.card import Facts, write_card
 from tasks.evidence import read_lock
 from tasks.tracking import lineage_tags
@@ -111,7 +112,9 @@ def give_out(root: Path, source: str, out: Path, force: bool = False) -> list[st
     before = model.predict(SAMPLES)
     facts = _facts(root, folder, tags, label)
     with atomic_dir(out) as temporary:
-        model.model.save_pretrained(temporary)
+        kept = {name: each for name, each in read_weights(folder).items() if name.startswith(POOLER)}
+        typed = model.kind == "encoder" and model.model.config.has_token_types  # a BERT: its pooler begins classifiers
+        model.model.save_pretrained(temporary, dict(model.model.saved_weights()) | (kept if typed else {}))
         for name in EXPORTED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, temporary / name)
