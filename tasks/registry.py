@@ -349,10 +349,7 @@ def has_store(root: Path) -> bool:
 
 
 def registered_models(params: Params, root: Path, only: str = "") -> Iterator[tuple]:
-    """Client, name and aliases (name -> version) of the project's models, or of one; nothing when there is no store yet.
-
-    The aliases are None where no model of the name is registered.
-    """
+    """Client, name and aliases (None: not registered) of the project's models, or of one; nothing without a store."""
     if not has_store(root):
         return
     client = open_store(root)
