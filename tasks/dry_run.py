@@ -48,7 +48,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Measured:
-    """Speed of one device here: tokens/s, at so many sequences an update, and its peak in FLOP/s (0: not known)."""
+    """Speed of one device here in tokens/s, from updates of up to `rows` sequences; its peak in FLOP/s (0: not known)."""
 
     tokens_per_s: float
     rows: int
@@ -72,8 +72,12 @@ def choose_device(name: str, count: int, params: Params) -> Device:
     return Device(name, "cuda", gpu.memory_gb * 1e9, count or params.runtime.processes or 1)
 
 
-def measure(config: TrainConfig, model: RobertaConfig, fitting: int) -> Measured:
-    """Real updates of this run on made-up rows."""
+def measure(config: TrainConfig, model: RobertaConfig, share: int, fitting: int) -> Measured:
+    """Real updates of this run on made-up rows: of one sequence, and of as many as `MEASURE_S` allows.
+
+    From the two follows what a sequence costs and what an update costs besides (the optimizer), and so the speed at `share`
+    sequences an update.
+    """
     device = pick_device()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,8 +105,12 @@ def measure(config: TrainConfig, model: RobertaConfig, fitting: int) -> Measured
                 taken.append(time.perf_counter() - started)
             return statistics.median(taken)
 
-        rows = max(1, min(config.batch_size, fitting, int(MEASURE_S / seconds(1, 3))))
-        return Measured(rows * model.max_length / seconds(rows, 5), rows, peak_flops(device, config.precision))
+        one = seconds(1, 3)
+        rows = max(1, min(share, fitting, int(MEASURE_S / one)))
+        some = seconds(rows, 5) if rows > 1 else one
+        each = (some - one) / (rows - 1) if some > one else some / rows
+        whole = some + each * (share - rows)
+        return Measured(share * model.max_length / whole, rows, peak_flops(device, config.precision))
 
 
 def _wait(device: torch.device) -> None:
@@ -183,12 +191,13 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
             notes.append("a model this small keeps no GPU busy: it stays below these shares of the peak")
     elif size:
         set_threads(params.runtime.threads)
-        here = measure(config, model, fitting)
+        here = measure(config, model, share, fitting)
         speed = here.tokens_per_s * device.count
         mfu = f", {here.tokens_per_s * flops / here.peak:.0%} of {here.peak / 1e12:.2f} TFLOP/s" if here.peak else ""
         lines.append(
             f"time        {human_hours(tokens / speed)} on {where}: {human_count(here.tokens_per_s)} tokens/s{mfu}, "
-            f"measured at {here.rows} sequences an update; evaluation and checkpoints not counted"
+            f"measured at {'' if here.rows == share else '1 and '}{here.rows} sequences an update; "
+            "evaluation and checkpoints not counted"
         )
     if config.max_minutes:
         notes.append(f"pretrain.max_minutes ends the run after {config.max_minutes:g} minutes, if it takes longer")
