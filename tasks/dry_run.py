@@ -33,7 +33,7 @@ from tasks.pretrain import PACKED, TOKENIZER, train_config
 
 SHARES = (0.26, 0.40)
 MEASURE_S = 2.0
-"""Aimed-at length of a measured update; a batch that would take longer is measured in part."""
+"""An update that takes this long is long enough to be measured; a larger batch is extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def choose_device(name: str, count: int, params: Params) -> Device:
 
 
 def measure(config: TrainConfig, model: RobertaConfig, share: int, fitting: int) -> Measured:
-    """Real updates of this run on made-up rows: of one sequence, and of as many as `MEASURE_S` allows.
+    """Real updates of this run on made-up rows: of one sequence, and of ever more until they take `MEASURE_S`.
 
     From the two follows what a sequence costs and what an update costs besides (the optimizer), and so the speed at `share`
     sequences an update.
@@ -105,9 +105,11 @@ def measure(config: TrainConfig, model: RobertaConfig, share: int, fitting: int)
                 taken.append(time.perf_counter() - started)
             return statistics.median(taken)
 
-        one = seconds(1, 3)
-        rows = max(1, min(share, fitting, int(MEASURE_S / one)))
-        some = seconds(rows, 5) if rows > 1 else one
+        one = some = seconds(1, 3)
+        rows, most = 1, max(1, min(share, fitting))
+        while rows < most and some < MEASURE_S:
+            rows = min(most, 4 * rows)
+            some = seconds(rows, 3)
         each = (some - one) / (rows - 1) if some > one else some / rows
         whole = some + each * (share - rows)
         return Measured(share * model.max_length / whole, rows, peak_flops(device, config.precision))
