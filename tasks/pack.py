@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import atomic_dir, digest_of, write_json
+from roberta_core.data.chinese_words import WordEncoder, open_jieba
 from roberta_core.data.documents import open_shard, shard_paths
 from roberta_core.data.encoding import Encoder
 from roberta_core.data.packing import token_type, write_packed
@@ -28,12 +29,13 @@ SPLITS = ("train", "validation")
 
 
 @lru_cache(maxsize=1)
-def _encoder(digest: str, vocab_size: int) -> Encoder:
+def _encoder(digest: str, vocab_size: int, words: bool) -> Encoder | WordEncoder:
     """The encoder of this process: from shard to shard it keeps what it met. `digest` is of the tokenizer."""
-    return Encoder(load_tokenizer(TOKENIZER), token_type(vocab_size))
+    tokenizer = load_tokenizer(TOKENIZER)
+    return WordEncoder(tokenizer) if words else Encoder(tokenizer, token_type(vocab_size))
 
 
-def _encoded(shard: Path, encoder: Encoder) -> Iterator[list[np.ndarray]]:
+def _encoded(shard: Path, encoder: Encoder | WordEncoder) -> Iterator[list[np.ndarray]]:
     """Token ids of a shard's documents, one list a record batch."""
     reader = open_shard(shard)
     for number in range(reader.num_record_batches):
@@ -41,22 +43,26 @@ def _encoded(shard: Path, encoder: Encoder) -> Iterator[list[np.ndarray]]:
 
 
 def pack_shard(
-    job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, digest: str, alone: bool
+    job: tuple[Path, Path], mode: str, max_length: int, vocab_size: int, words: bool, digest: str, alone: bool
 ) -> tuple[dict[str, int], str]:
     """Packs one document shard into one file; returns its counts and its sha256.
 
-    `digest` is of the tokenizer. `alone`: no other process packs, so the tokenizer may use all cores.
+    `words`: store where words begin. `digest` is of the tokenizer. `alone`: no other process packs, so the tokenizer may
+    use all cores.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if alone else "false"
     shard, file = job
-    counts = write_packed(_encoded(shard, _encoder(digest, vocab_size)), file, mode, max_length, vocab_size)
+    texts = _encoded(shard, _encoder(digest, vocab_size, words))
+    counts = write_packed(texts, file, mode, max_length, vocab_size, words)
     return counts, digest_of(file)
 
 
 def run(params: Params) -> dict:
     """Packs both splits and writes a manifest for each."""
     vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
-    config = params.pack
+    config, words = params.pack, params.pack.word_boundaries == "jieba"
+    if words:
+        open_jieba()  # where it is missing, that is said before any work
     metrics: dict[str, float] = {}
     tokenizer_sha256, reuse = digest_of(TOKENIZER / "tokenizer.json"), Reuse(KEPT)
     recipe = {**config.model_dump(), "tokenizer": tokenizer_sha256}
@@ -71,6 +77,7 @@ def run(params: Params) -> dict:
                 mode=config.mode,
                 max_length=config.max_length,
                 vocab_size=vocab_size,
+                words=words,
                 digest=tokenizer_sha256,
                 alone=alone,
             )
@@ -87,6 +94,7 @@ def run(params: Params) -> dict:
                     f"No {split} document has a token.", "Give the corpus more text, or lower clean.min_chars."
                 )
             manifest = {**total, "mode": config.mode, "max_length": config.max_length, "vocab_size": vocab_size}
+            manifest |= {"word_boundaries": config.word_boundaries} if words else {}
             manifest |= {"tokenizer_sha256": tokenizer_sha256, "files_sha256": files}
             write_json(out / split / "manifest.json", manifest)
             metrics |= {f"{split}_{name}": value for name, value in total.items()}

@@ -230,6 +230,10 @@ class Tokenizer(Section):
         8192, description="Entries, the five special tokens included."
     )
     min_frequency: Positive = Field(2, description="Pairs seen less often are not merged.")
+    max_token_bytes: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="No longer tokens are learned; 0: any. Chinese has no spaces that end a token: 12 (four characters) keeps whole phrases out.",
+    )
     sample_mb: Annotated[float, Field(gt=0)] = Field(
         64, description="Text that the merges are learned from; documents are chosen by hash."
     )
@@ -247,6 +251,10 @@ class Pack(Section):
         description="full-sentences: rows run on across documents, with a separator between; doc-sentences: a row never crosses a document; best-fit: several documents share a row, and attention stays within each.",
     )
     max_length: Annotated[int, Field(ge=16, le=8192)] = Field(128, description="Tokens a row, <s> and </s> included.")
+    word_boundaries: Literal["bpe", "jieba"] = Field(
+        "bpe",
+        description="Where words begin, for masking of whole words. bpe: at spaces, as the vocabulary tells, nothing is stored; jieba: Chinese is cut into words, stored with the rows (extra chinese).",
+    )
 
 
 class Pretrain(Section):

@@ -43,9 +43,10 @@ def _learned(config: TokenizerParams) -> tuple[Tokenizer, dict]:
     sample = sample_by_hash(_texts("train"), share)
     if config.start == "continue":
         old = load_tokenizer(Path(config.init))
-        tokenizer = grow_tokenizer(old, sample, config.vocab_size, config.min_frequency)
+        tokenizer = grow_tokenizer(old, sample, config.vocab_size, config.min_frequency, config.max_token_bytes)
         return tokenizer, {"kept": old.get_vocab_size(), "sample_mb": round(shown, 3)}
-    return train_tokenizer(sample, config.vocab_size, config.min_frequency), {"sample_mb": round(shown, 3)}
+    tokenizer = train_tokenizer(sample, config.vocab_size, config.min_frequency, config.max_token_bytes)
+    return tokenizer, {"sample_mb": round(shown, 3)}
 
 
 def run(params: Params) -> dict:

@@ -23,12 +23,15 @@ SPARE = 1.2
 """Merges learned for each that is wanted: some make a token that the vocabulary has, by another way."""
 
 
-def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
+def grow_tokenizer(
+    tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, min_frequency: int, max_token_bytes: int = 0
+) -> Tokenizer:
     """The tokenizer with a vocabulary of `vocab_size` entries, the new ones learned from `texts`.
 
     Args:
         tokenizer: byte-level BPE as `load_tokenizer` gives it, `<mask>` last. It is not changed.
         min_frequency: pairs seen less often are not merged.
+        max_token_bytes: merges that make a longer token are left out, and so is what builds on them; 0: none.
 
     Raises:
         BadInput: it is no BPE, it is larger than `vocab_size` already, or the text has too few pairs.
@@ -52,6 +55,8 @@ def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int, 
     size = old_size - 1
     for left, right in _learned(tokenizer, texts, int((vocab_size - old_size) * SPARE) + 16, min_frequency):
         one, other = ("".join(names[number] for number in numbers) for numbers in (left, right))
+        if max_token_bytes and len(one) + len(other) > max_token_bytes:
+            continue
         merges.append([one, other])
         if one + other not in vocab:
             vocab[one + other] = size

@@ -40,8 +40,12 @@ def sample_by_hash(texts: Iterable[str], share: float) -> Iterator[str]:
     return (text for text in texts if zlib.crc32(text.encode("utf8")) < limit)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int, max_token_bytes: int = 0) -> Tokenizer:
     """Learns merges until the vocabulary has `vocab_size` entries, the five special tokens included.
+
+    Args:
+        min_frequency: pairs seen less often are not merged.
+        max_token_bytes: no longer tokens are learned; 0: any.
 
     Raises:
         BadInput: the text has too few pairs for so large a vocabulary.
@@ -54,6 +58,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int) -
         min_frequency=min_frequency,
         special_tokens=list(SPECIALS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=max_token_bytes or None,  # a byte is one character at this point
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
