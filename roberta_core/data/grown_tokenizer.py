@@ -21,6 +21,8 @@ WORD_END = "\n"
 TEXTS_A_BATCH = 256
 SPARE = 1.2
 """Merges learned for each that is wanted: some make a token that the vocabulary has, by another way."""
+SPARE_BOUNDED = 3.0
+"""The same where tokens are bounded: many merges then make too long a token, most of all of Chinese."""
 
 
 def grow_tokenizer(
@@ -53,7 +55,8 @@ def grow_tokenizer(
     in_vocab = vocab.pop(mask["content"], None) is not None  # roberta-base lists it there too
     merges = made["model"]["merges"]
     size = old_size - 1
-    for left, right in _learned(tokenizer, texts, int((vocab_size - old_size) * SPARE) + 16, min_frequency):
+    wanted = int((vocab_size - old_size) * (SPARE_BOUNDED if max_token_bytes else SPARE)) + 16
+    for left, right in _learned(tokenizer, texts, wanted, min_frequency):
         one, other = ("".join(names[number] for number in numbers) for numbers in (left, right))
         if max_token_bytes and len(one) + len(other) > max_token_bytes:
             continue
@@ -66,7 +69,7 @@ def grow_tokenizer(
     else:
         raise BadInput(
             f"The corpus supports a vocabulary of {size + 1}, tokenizer.vocab_size asks for {vocab_size}.",
-            f"Set tokenizer.vocab_size to {size + 1} or less, lower tokenizer.min_frequency, or add text.",
+            f"Set tokenizer.vocab_size to {size + 1} or less, lower tokenizer.min_frequency, let tokens be longer, or add text.",
         )
     mask["id"] = size
     if in_vocab:
