@@ -433,6 +433,10 @@ class Runtime(Section):
     )
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
+    checkpoint_share: Share = Field(
+        0.02,
+        description="Checkpoints come less often where they would cost more than this share of the run; 0: they come as asked.",
+    )
     keep_checkpoints: Positive = Field(2, description="Newest checkpoints kept for resume.")
     milestone_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="Every so many updates the model is kept for good, in models/milestones; 0: never."

@@ -126,6 +126,7 @@ class Job:
                 peak_flops(self.device, self.config.precision),
                 runtime.milestone_steps,
                 runtime.shard,
+                runtime.checkpoint_share,
             ),
             self.checkpoints,
             on_point=on_point,

@@ -46,7 +46,8 @@ class RunConfig:
 
     Attributes:
         micro_batch: sequences a forward pass; 0: the whole batch of a rank.
-        checkpoint_s: seconds between two checkpoints.
+        checkpoint_s: seconds between two checkpoints, at least.
+        checkpoint_share: more seconds, where they would cost more than this share of the run; 0: they may.
         peak_flops: FLOP/s of one rank's device, for MFU; 0 where it is not known.
         milestone_steps: every so many updates the model is kept for good; 0: never.
         shard: "none" or "fsdp"; see `train.gradients`.
@@ -59,3 +60,4 @@ class RunConfig:
     peak_flops: float = 0.0
     milestone_steps: int = 0
     shard: str = "none"
+    checkpoint_share: float = 0.02

@@ -129,7 +129,6 @@ class Pretraining:
             if self.ranks.first:
                 print(f"pretrain: resumed at update {self.step}", flush=True)
         self.saver = Saver(checkpoints, model, self.optimizers, self.ranks, config.average_last)
-        self._saved_at = time.monotonic()
         self._start_clock()
         self.guard = Guard(run.device, config.spike_sigmas, self.history.guard)
         self.batches = Batches(
@@ -224,7 +223,7 @@ class Pretraining:
         batch = self.batches.at(self.step, ranks)
         used_s = self._used_before + time.monotonic() - self._began
         masked = batch.masked.labels.ne(IGNORED).sum()
-        due = ranks.first and time.monotonic() - self._saved_at >= self.run.checkpoint_s
+        due = ranks.first and self.saver.due(self.run.checkpoint_s, self.run.checkpoint_share)
         told = [batch.tokens, batch.slots, self.should_stop(), due, used_s if ranks.first else 0.0]
         count, copied = masked, None
         if ranks.world > 1:
@@ -347,8 +346,6 @@ class Pretraining:
         self.history.loss_sum, self.history.guard = loss_sum.item(), self.guard.state()
         state = {"history": asdict(self.history)} if checkpoint else None
         self.saver.save(self.step, state, milestone, point)
-        if checkpoint:
-            self._saved_at = time.monotonic()
 
     def _weights_are_finite(self) -> bool:
         norm = torch.nn.utils.get_total_norm([each.detach() for each in self.model.parameters()])

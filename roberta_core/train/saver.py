@@ -11,6 +11,7 @@ run ends. The thread is no daemon: a run that ends by an error still lets its la
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -46,6 +47,14 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._trouble: OSError | None = None
         self._fatal: OSError | None = None
+        self._saved_at = time.monotonic()
+        self.cost_s = 0.0
+        """What the newest checkpoint cost the training at most: on a GPU the copy, on a CPU, whose cores it shares, all of it."""
+
+    def due(self, every_s: float, share: float) -> bool:
+        """Whether the newest checkpoint is `every_s` old, and so old that it has cost at most `share` of the time (0: any)."""
+        wait_s = max(every_s, self.cost_s / share if share else 0.0)
+        return time.monotonic() - self._saved_at >= wait_s
 
     def save(self, step: int, state: dict | None, milestone: bool = False, point: bool = False) -> None:
         """Copies what is to be saved, and starts writing it. Waits for the save before, if that still goes on.
@@ -60,6 +69,7 @@ class Saver:
             BadInput: an earlier point could not be written.
         """
         self.wait()
+        began = time.monotonic()
         whole = self.ranks.whole
         weights = self._copy("weights.", self.model.saved_weights(whole))
         optimizer = {}
@@ -68,7 +78,8 @@ class Saver:
             optimizer = self._copy("optimizer.", ((name, whole(tensor)) for name, tensor in held))
         if not self.ranks.first:
             return
-        if self.ranks.device.type == "cuda":
+        gpu = self.ranks.device.type == "cuda"
+        if gpu:
             torch.cuda.current_stream().synchronize()
         config = self.model.config.to_hugging_face(self.model.architecture)
         jobs: list[tuple[str, Callable[[], None]]] = []
@@ -80,7 +91,11 @@ class Saver:
             )
         if milestone:
             jobs.append(("milestone", lambda: self.checkpoints.save_milestone(step, config, weights)))
-        self._thread = threading.Thread(target=self._write, args=(step, jobs), name="checkpoint")
+        if state is not None:
+            self._saved_at = time.monotonic()
+            self.cost_s = self._saved_at - began
+        shared = began if state is not None and not gpu else None
+        self._thread = threading.Thread(target=self._write, args=(step, jobs, shared), name="checkpoint")
         self._thread.start()
 
     def _copy(self, prefix: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -97,7 +112,7 @@ class Saver:
             copied[name] = target.copy_(whole.detach(), non_blocking=True)
         return copied
 
-    def _write(self, step: int, jobs: list[tuple[str, Callable[[], None]]]) -> None:
+    def _write(self, step: int, jobs: list[tuple[str, Callable[[], None]]], began: float | None) -> None:
         self._trouble = None
         for what, job in jobs:
             try:
@@ -114,6 +129,8 @@ class Saver:
                     file=sys.stderr,
                     flush=True,
                 )
+        if began is not None:
+            self.cost_s = time.monotonic() - began
 
     def _what_stays(self) -> str:
         latest = self.checkpoints.latest()

@@ -56,7 +56,7 @@ class Chain:
         params = self.project / "params.yaml"
         given = yaml.safe_load(params.read_text())
         given["pretrain"] |= {"max_steps": STEPS, "batch_size": 32}
-        given["runtime"] |= {"checkpoint_minutes": 0.02, "threads": 1}
+        given["runtime"] |= {"checkpoint_minutes": 0.02, "checkpoint_share": 0, "threads": 1}
         params.write_text(yaml.safe_dump(given, sort_keys=False))
         command(self.project, "dvc", "repro", "-q", "pack")
         self.lock = (self.project / "dvc.lock").read_bytes()

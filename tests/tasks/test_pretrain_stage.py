@@ -37,7 +37,13 @@ def write_inputs(folder: Path, **runtime: object) -> None:
         )
     pretrain = {"size": "tiny", "recipe": "fast", "max_steps": UPDATES, "batch_size": 8, "precision": "fp32"}
     pretrain |= {"eval_every": 20, "eval_rows": 16}
-    runtime = {"threads": 1, "device": "cpu", "checkpoint_minutes": 1e-5, "milestone_steps": 25} | runtime
+    runtime = {
+        "threads": 1,
+        "device": "cpu",
+        "checkpoint_minutes": 1e-5,
+        "checkpoint_share": 0,
+        "milestone_steps": 25,
+    } | runtime
     (folder / "params.yaml").write_text(yaml.safe_dump({**BASE, "pretrain": pretrain, "runtime": runtime}))
 
 

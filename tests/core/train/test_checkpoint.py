@@ -4,6 +4,7 @@ import errno
 import resource
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from roberta_core.atomic import digest_of
 from roberta_core.errors import BadInput, Preempted
 from roberta_core.model import RobertaForMaskedLM
-from roberta_core.train import checkpoint
+from roberta_core.train import checkpoint, saver
 from roberta_core.train.checkpoint import Checkpoints, clear_finished
 from roberta_core.train.tensor_file import DTYPES, write_tensors
 from tests.core.train.tiny_run import build
@@ -169,6 +170,18 @@ def test_a_point_of_the_average_that_cannot_be_written_ends_the_run(tmp_path):
     with small_disk(), pytest.raises(BadInput, match=r"average_last needs could not be written \(File"):
         training.train()
     assert names(tmp_path / "work") == ["average"] and names(tmp_path / "work" / "average") == []
+
+
+def test_checkpoints_that_cost_too_much_come_less_often(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 10))  # each look at the clock is ten seconds later
+    monkeypatch.setattr(saver, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    training = build(tmp_path, steps=1)
+    training.saver.save(1, {"history": {}})
+    training.saver.wait()
+    assert training.saver.cost_s == 20  # from the start of the copy to the end of the writing
+    assert training.saver.due(0, 0) and not training.saver.due(0, 0.02) and not training.saver.due(1e9, 0)
+    next(each for each in clock if each > 20 / 0.02)
+    assert training.saver.due(0, 0.02)
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):

@@ -58,6 +58,7 @@ def build(
     dropout: float = 0.1,
     milestone_steps: int = 0,
     shard: str = "none",
+    checkpoint_share: float = 0.0,
     optimizer: str | None = None,
     **config: object,
 ) -> Pretraining:
@@ -72,7 +73,12 @@ def build(
     )
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", VOCAB, LENGTH, dropout), seed=1)
     run = RunConfig(
-        torch.device("cpu"), micro_batch, checkpoint_s=checkpoint_s, milestone_steps=milestone_steps, shard=shard
+        torch.device("cpu"),
+        micro_batch,
+        checkpoint_s=checkpoint_s,
+        milestone_steps=milestone_steps,
+        shard=shard,
+        checkpoint_share=checkpoint_share,
     )
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
     return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), known, run, checkpoints, should_stop=should_stop)
