@@ -19,8 +19,8 @@ RIGHT = hashlib.sha256(BODY).hexdigest()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """`/good` serves BODY, with ranges. `/cut` breaks off half-way of what is asked for; `/cut-whole` too, and knows no
-    ranges; `/cut-once` the first time only. `/busy` is 503, `/busy-twice` for two times; `/slow-down` asks to wait.
-    `/hang` never ends; `/liar` sends another range than was asked for. The rest is 404."""
+    ranges; `/cut-once` the first time only. `/busy` is 503, `/broken` 500, `/busy-twice` 503 for two times;
+    `/slow-down` asks to wait. `/hang` never ends; `/liar` sends another range than was asked for. The rest is 404."""
 
     asked: ClassVar[Counter] = Counter()
     ranges: ClassVar[list] = []
@@ -49,8 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         type(self).ranges.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and path != "/cut-whole" else 0
         status = 206 if start else 200
-        if path == "/busy" or (path in ("/busy-twice", "/slow-down") and times < 3):
-            status = 429 if path == "/slow-down" else 503
+        if path in ("/busy", "/broken") or (path in ("/busy-twice", "/slow-down") and times < 3):
+            status = {"/slow-down": 429, "/broken": 500}.get(path, 503)
         elif path not in ("/good", "/cut", "/cut-whole", "/cut-once", "/busy-twice", "/slow-down", "/hang", "/liar"):
             status = 404
         elif start >= len(BODY):
@@ -146,6 +146,7 @@ def test_a_wrong_beginning_is_thrown_away(server, tmp_path, stale):
         ("/nosuch", RIGHT, BadInput, r"answers 404"),
         ("/good", "0" * 64, BadInput, f"has the SHA-256 {RIGHT}, not 000"),
         ("/busy", RIGHT, TryAgain, r"answers 503 .*\(4 tries\)"),
+        ("/broken", RIGHT, TryAgain, r"answers 500 .*\(4 tries\)"),
     ],
 )
 def test_failures_leave_nothing(server, tmp_path, path, sha256, error, told):
