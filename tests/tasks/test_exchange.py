@@ -175,10 +175,15 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, body: bool):
         path = self.path.split("?")[0]
+        if path.startswith("/api/models/team/tiny/tree/"):
+            listed = [(file.name, file.stat().st_size) for file in sorted(self.folder.iterdir())]
+            return self.send(
+                [{"type": "file", "path": name, "size": size, "oid": name} for name, size in listed], body
+            )
         if path.startswith("/api/models/team/tiny/"):
             files = [{"rfilename": file.name} for file in sorted(self.folder.iterdir())]
             return self.send({"id": "team/tiny", "sha": self.commit, "siblings": files}, body)
-        if path.startswith("/api/models/team/tiny") or path.startswith("/api/models/team/"):
+        if path.startswith("/api/models/"):
             return self.send({"error": "Repository not found"}, body, 404, {"X-Error-Code": "RepoNotFound"})
         name = path.rsplit("/", 1)[-1]
         file = self.folder / name
