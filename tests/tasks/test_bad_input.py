@@ -123,8 +123,9 @@ def stopped_run(folder: Path) -> Checkpoints:
     """Two checkpoints of a tiny model."""
     kept = Checkpoints(folder, "f" * 16, keep=2)
     model = RobertaForMaskedLM(RobertaConfig.named("tiny", 300, 16, 0.1), 1)
+    config, weights = model.config.to_hugging_face(model.architecture), dict(model.saved_weights())
     for step in (1, 2):
-        kept.save(step, model, {"m": torch.full((4,), float(step))}, {"history": {}})
+        kept.save(step, config, weights, {"m": torch.full((4,), float(step))}, {"history": {}})
     return kept
 
 
