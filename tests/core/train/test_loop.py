@@ -1,7 +1,6 @@
 """The loop: it learns, a stopped run goes on as if nothing had been, and bad settings get one line."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,6 @@ from roberta_core.train.checkpoint import Checkpoints, fingerprint
 from roberta_core.train.loop import Pretraining
 from roberta_core.train.recipes import recipe
 from tests.core.train.tiny_run import LENGTH, VOCAB, build
-
-SCRIPT = Path(__file__).with_name("tiny_run.py")
-REPO = SCRIPT.parents[3]
 
 
 def test_stop_saves_and_resumes_between_points_of_the_curve(tmp_path):
