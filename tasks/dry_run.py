@@ -145,12 +145,12 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
         rows, length = 0, params.pack.max_length
         notes.append("the packed rows do not exist yet: length as in params.yaml, epochs not known")
     model = RobertaConfig.named(section.size, vocabulary, length, config.recipe.dropout)
-    flops = model.train_flops_per_token(length, config.mask_prob)
+    flops = model.train_flops_per_token(length, config.objective.most)
     tokens = plan.total_tokens(config.batches, config.max_steps, length)
     share = -(-config.batch_size // device.count)
     shards = device.count if params.runtime.shard == "fsdp" else 1
     memory = plan.memory(
-        model, length, config.mask_prob, config.precision, config.recipe.optimizer, device.kind, share, shards
+        model, length, config.objective.most, config.precision, config.recipe.optimizer, device.kind, share, shards
     )
     fitting = memory.fitting(device.memory)
     size = plan.micro_batch(fitting, share)

@@ -281,6 +281,14 @@ class Pretrain(Section):
         0.15,
         description="Share of tokens chosen for prediction; of these 80 % are masked, 10 % replaced, 10 % left as they are.",
     )
+    mask_prob_end: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="mask_prob changes to this in a straight line over the run; null: it does not. Evaluation always masks 15 % of the tokens.",
+    )
+    masking: Literal["tokens", "whole-word", "spans"] = Field(
+        "tokens",
+        description="What is masked together: single tokens, whole words, or runs of words (as SpanBERT). Words are told from the vocabulary, or from the rows where the pack stage stored their boundaries.",
+    )
     optimizer: Literal["adamw", "stable-adamw", "muon"] | None = Field(
         None,
         description="muon: for the layers' matrices, with adamw for the rest. stable-adamw clips updates that outgrow their second moment.",

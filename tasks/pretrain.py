@@ -21,6 +21,7 @@ import torch
 from roberta_core.atomic import atomic_dir, digest_of, write_json
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.tokenizer import load_tokenizer, save_tokenizer
+from roberta_core.data.word_table import word_table
 from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadInput, UserError
 from roberta_core.hardware import peak_flops, used_memory
@@ -82,7 +83,9 @@ class Job:
         self.threads = set_threads(runtime.threads or max(1, set_threads(0) // local))
         self.config = train_config(params)
         self.rows, self.validation = PackedRows(PACKED / "train"), PackedRows(PACKED / "validation")
-        vocab_size = load_tokenizer(TOKENIZER).get_vocab_size()
+        tokenizer = load_tokenizer(TOKENIZER)
+        vocab_size = tokenizer.get_vocab_size()
+        self.word_table = word_table(tokenizer) if self.config.objective.needs_words else None
         if self.rows.manifest["tokenizer_sha256"] != digest_of(TOKENIZER / "tokenizer.json"):
             raise BadInput("The packed rows were made with another tokenizer.", "Run the pack stage: dvc repro pack")
         dropout = self.config.recipe.dropout
@@ -132,6 +135,7 @@ class Job:
             on_point=on_point,
             should_stop=lambda: bool(self._stopping),
             ranks=Ranks(self.device),
+            word_table=self.word_table,
         )
 
 

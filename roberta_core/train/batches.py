@@ -7,13 +7,15 @@ arXiv 1812.06162). The sample that an update begins with is then the sum of the 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from roberta_core.data.order import rows_at
 from roberta_core.data.packed import PackedRows
 from roberta_core.data.packing import PAD
 from roberta_core.device import to_device
-from roberta_core.train.masking import MaskedBatch, mask_batch
+from roberta_core.errors import BadParams
+from roberta_core.train.masking import MaskedBatch, Masking, mask_batch
 from roberta_core.train.ranks import Ranks
 
 
@@ -74,21 +76,39 @@ class Batches:
     Args:
         rows: the training split.
         plan: the size of every batch.
-        mask_prob: share of the tokens to mask.
+        masking: what is masked, and how much of it.
         vocab_size: `<mask>` is the last id.
         seed: of the run.
         device: where the batches are needed.
+        word_table: bool [vocabulary], which tokens begin a word: asked for where whole words are masked and the rows do not
+            tell where words begin.
+
+    Raises:
+        BadParams: nothing tells where words begin.
     """
 
     def __init__(
-        self, rows: PackedRows, plan: BatchPlan, mask_prob: float, vocab_size: int, seed: int, device: torch.device
+        self,
+        rows: PackedRows,
+        plan: BatchPlan,
+        masking: Masking,
+        vocab_size: int,
+        seed: int,
+        device: torch.device,
+        word_table: np.ndarray | None = None,
     ):
         self.rows, self.plan, self.seed, self.device = rows, plan, seed, device
-        self.mask_prob, self.vocab_size = mask_prob, vocab_size
+        self.masking, self.vocab_size = masking, vocab_size
+        self._word_table = None if word_table is None else torch.from_numpy(word_table)
+        if masking.needs_words and word_table is None and rows.word_starts(np.zeros(1, np.int64)) is None:
+            raise BadParams(
+                f"Masking of {masking.kind} needs to know where words begin, and neither rows nor vocabulary tell.",
+                "Set pretrain.masking to tokens.",
+            )
         self._next = (0, 0)  # an update and the sample that it starts with
 
-    def at(self, step: int, ranks: Ranks) -> Batch:
-        """This rank's part of the batch of update `step`."""
+    def at(self, step: int, ranks: Ranks, done: float = 0.0) -> Batch:
+        """This rank's part of the batch of update `step`, when `done` (0 to 1) of the run is over."""
         size = self.plan.size_at(step)
         start = self._next[1] if self._next[0] == step else self.plan.start_of(step)
         self._next = step + 1, start + size
@@ -103,10 +123,21 @@ class Batches:
             to_device(torch.from_numpy(numbers), self.device),
             to_device(torch.from_numpy(epochs), self.device),
             self.seed,
-            self.mask_prob,
+            self.masking.prob_at(done),
             self.vocab_size,
+            self.masking.kind,
+            self._word_starts(numbers, ids),
+            self.masking.most,
         )
         padded = tokens < ids.numel()
         documents = torch.from_numpy(self.rows.documents(numbers)) if self.rows.isolated else None
         real = to_device(real, self.device) if padded else None
         return Batch(masked, real, len(ids), tokens, ids.numel(), documents)
+
+    def _word_starts(self, numbers: np.ndarray, ids: torch.Tensor) -> torch.Tensor | None:
+        """Where words begin in the rows `numbers`, on the device; None where nobody asks."""
+        if not self.masking.needs_words:
+            return None
+        stored = self.rows.word_starts(numbers)
+        starts = self._word_table[ids] if stored is None else torch.from_numpy(stored)
+        return to_device(starts, self.device)

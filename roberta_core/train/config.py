@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from roberta_core.train.batches import BatchPlan
+from roberta_core.train.masking import Masking
 from roberta_core.train.recipes import Recipe
 
 
@@ -15,6 +16,7 @@ class TrainConfig:
     Attributes:
         batch_from, batch_warmup_steps: the batch grows from this size over these updates; None: it does not.
         max_minutes: the run's time; the schedule follows it. None: it follows the updates.
+        masking, mask_prob, mask_prob_end: of `train.masking.Masking`.
         spike_sigmas, max_skipped: of `train.guard`; after so many left out in a row the run stops.
     """
 
@@ -33,6 +35,13 @@ class TrainConfig:
     spike_sigmas: float = 6.0
     max_skipped: int = 10
     average_last: int = 0
+    masking: str = "tokens"
+    mask_prob_end: float | None = None
+
+    @property
+    def objective(self) -> Masking:
+        """What is masked, and how much of it."""
+        return Masking(self.masking, self.mask_prob, self.mask_prob_end)
 
     @property
     def batches(self) -> BatchPlan:

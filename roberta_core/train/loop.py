@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from roberta_core.counter_random import key_of
@@ -78,6 +79,7 @@ class Pretraining:
         on_point: gets (update, numbers) at each point of the curve.
         should_stop: asked after each update; true, on any rank, saves and raises `Preempted`.
         ranks: the processes that train together.
+        word_table: which tokens begin a word; see `Batches`.
 
     Raises:
         BadParams: rows longer than the model's positions, or more ranks than sequences in a batch.
@@ -94,6 +96,7 @@ class Pretraining:
         on_point: Callable[[int, dict], None] = lambda step, numbers: None,
         should_stop: Callable[[], bool] = lambda: False,
         ranks: Ranks | None = None,
+        word_table: np.ndarray | None = None,
     ):
         self.ranks = ranks or Ranks(run.device)
         if self.ranks.world > config.batches.smallest:
@@ -132,9 +135,9 @@ class Pretraining:
         self._start_clock()
         self.guard = Guard(run.device, config.spike_sigmas, self.history.guard)
         self.batches = Batches(
-            rows, config.batches, config.mask_prob, model.config.vocab_size, config.seed, run.device
+            rows, config.batches, config.objective, model.config.vocab_size, config.seed, run.device, word_table
         )
-        flops = model.config.train_flops_per_token(rows.max_length, config.mask_prob)
+        flops = model.config.train_flops_per_token(rows.max_length, config.objective.most)
         self.meter = Meter(run.device, flops, run.peak_flops * self.ranks.world)
         # Compiled once for the fixed shape of training; evaluation runs the plain model.
         self._forward = torch.compile(model) if run.compile else model
@@ -213,14 +216,14 @@ class Pretraining:
             self.run.device,
             self.config.precision,
             self.rows.max_length,
-            self.config.mask_prob,
+            self.config.objective.most,
             min(self.run.micro_batch or tried.stop, tried.stop - tried.start),
         )
 
     def update(self, lr: float) -> Update:
         """One update at learning rate `lr`, or none if the guard says so."""
         config, ranks = self.config, self.ranks
-        batch = self.batches.at(self.step, ranks)
+        batch = self.batches.at(self.step, ranks, self._position() / config.max_steps)
         used_s = self._used_before + time.monotonic() - self._began
         masked = batch.masked.labels.ne(IGNORED).sum()
         due = ranks.first and self.saver.due(self.run.checkpoint_s, self.run.checkpoint_share)

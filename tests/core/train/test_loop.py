@@ -7,8 +7,10 @@ import torch
 
 from roberta_core.errors import BadInput, BadParams, Preempted
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
+from roberta_core.train.batches import Batches
 from roberta_core.train.checkpoint import Checkpoints, fingerprint
 from roberta_core.train.loop import Pretraining
+from roberta_core.train.masking import IGNORED, Masking
 from roberta_core.train.recipes import recipe
 from tests.core.train.tiny_run import LENGTH, VOCAB, build
 
@@ -26,6 +28,37 @@ def test_stop_saves_and_resumes_between_points_of_the_curve(tmp_path):
     for run, folder in ((whole, tmp_path / "a"), (resumed, tmp_path / "b")):
         run.model.save_pretrained(folder)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("masking", ["whole-word", "spans"])
+def test_every_objective_resumes_to_the_bit_and_is_scored_alike(tmp_path, masking):
+    given = {"steps": 12, "masking": masking, "mask_prob": 0.4, "mask_prob_end": 0.15}
+    whole, plain = build(tmp_path / "whole", **given), build(tmp_path / "plain")
+    assert (whole.held_out.targets == plain.held_out.targets).all()  # the held-out masks are those of every run
+    whole.train()
+    calls = iter(range(10**6))
+    with pytest.raises(Preempted):
+        build(tmp_path / "stopped", should_stop=lambda: next(calls) == 4, **given).train()
+    resumed = build(tmp_path / "stopped", **given)
+    resumed.train()
+    assert resumed.step == 12 and resumed.history.train == whole.history.train
+    mine, theirs = resumed.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_the_share_of_masked_tokens_falls_over_the_run(tmp_path):
+    training = build(tmp_path, steps=20, mask_prob=0.4, mask_prob_end=0.1)
+    shares = []
+    for step in (0, 10, 19):
+        batch = training.batches.at(step, training.ranks, step / 20)
+        shares.append((batch.masked.labels != IGNORED).sum().item() / (8 * (LENGTH - 2)))
+    assert shares == pytest.approx([0.4, 0.25, 0.115], abs=0.03)
+
+
+def test_masking_of_words_without_any_boundaries_is_refused(tmp_path):
+    known = build(tmp_path)
+    with pytest.raises(BadParams, match="where words begin"):
+        Batches(known.rows, known.config.batches, Masking("spans", 0.15), VOCAB, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("name", "steps"), [("paper", 300), ("fast", 300)])

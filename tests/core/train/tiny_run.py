@@ -81,7 +81,9 @@ def build(
         checkpoint_share=checkpoint_share,
     )
     checkpoints = Checkpoints(folder / "work", "fingerprint", keep=2)
-    return Pretraining(model, rows, HeldOut(validation, 64, VOCAB), known, run, checkpoints, should_stop=should_stop)
+    words = np.arange(VOCAB) % 3 == 0 if known.objective.needs_words else None
+    held_out = HeldOut(validation, 64, VOCAB)
+    return Pretraining(model, rows, held_out, known, run, checkpoints, should_stop=should_stop, word_table=words)
 
 
 def log_rows(batches: Batches) -> dict[int, list[list[int]]]:
@@ -94,10 +96,10 @@ def log_rows(batches: Batches) -> dict[int, list[list[int]]]:
         seen[now] = [list(pair) for pair in zip(rows.tolist(), epochs.tolist())]
         return mask(ids, rows, epochs, *args)
 
-    def noting_at(step, ranks):
+    def noting_at(step, *args):
         nonlocal now
         now = step
-        return at(step, ranks)
+        return at(step, *args)
 
     loop_batches.mask_batch, batches.at = noting_mask, noting_at
     return seen
