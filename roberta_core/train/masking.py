@@ -11,8 +11,8 @@ Tokens are chosen in units, whose order is drawn:
 - `whole-word`: all tokens of a word or none. Words are taken as long as they fit into the row's share; what is then left
   is filled with words of one token, so that the share holds. A word longer than the share is never chosen.
 - `spans`: runs of whole words, their lengths geometric with p = 0.2, at most 10 (Joshi et al. 2020, section 3.1); the row
-  is cut into such runs, so that every token is in one; the last run that is taken is cut off at the row's share. The
-  80/10/10 is drawn once a run, as there.
+  is cut into such runs, so that every token is in one; the last run that is taken is cut off, at either end, at the
+  row's share. The 80/10/10 is drawn once a run, as there.
 
 The share may change over the run, in a straight line (`mask_prob_end`); Wettig et al. 2023 find shares above 15 % better for
 large models, and falling shares have been found to help (Ankner et al. 2024).
@@ -35,8 +35,11 @@ KEEP_SHARE, RANDOM_SHARE = 0.1, 0.1
 SPAN_P, SPAN_WORDS = 0.2, 10
 """Joshi et al. 2020, section 3.1: geometric lengths in words, clipped (redrawn above 10; 3.8 words in the mean)."""
 
-_CHOICE, _ROUNDING, _REPLACEMENT, _RANDOM_TOKEN, _SPAN = range(5)
+_CHOICE, _ROUNDING, _REPLACEMENT, _RANDOM_TOKEN, _SPAN, _END = range(6)
 _LAST = torch.iinfo(torch.int64).max
+_PHASE = 32
+"""Words before a row among which it begins: some spans, so that any place of one is as likely as in mid-row."""
+
 _UNIT_BITS = (1 << 60) - (1 << 13)
 """Of a unit's hash: below them stands a token's place in its row, above them there is room for a second class."""
 
@@ -132,11 +135,14 @@ def mask_batch(
         rank = rank.masked_fill(~eligible, _LAST)
     else:
         unit = _words(word_starts, eligible)
+        place = torch.arange(length, device=rank.device)
         if kind == "spans":
             unit = _spans(unit, keys, length)
             fates = fates.gather(1, unit)
+            # which end of the last run is cut off is drawn: else the end of a row would be masked less than its beginning
+            backwards = hash_positions(keys, 1, _END) & 1
+            place = place + backwards * (length - 1 - 2 * place)
         # a unit's tokens stay together, in order: its hash above, the place below
-        place = torch.arange(length, device=rank.device)
         rank = ((rank.gather(1, unit) & _UNIT_BITS) | place).masked_fill(~eligible, _LAST)
         if kind == "whole-word":
             rank = _whole(rank, unit, eligible, wanted, count)
@@ -169,9 +175,11 @@ def _spans(word: torch.Tensor, keys: torch.Tensor, length: int) -> torch.Tensor:
     """The number of each token's span in its row: int64 [B, L], of the numbers of words. Spans may have specials inside."""
     # P(length <= n) of a geometric length that is redrawn above SPAN_WORDS
     below = 1 - (1 - SPAN_P) ** torch.arange(1, SPAN_WORDS, device=word.device, dtype=torch.float64)
-    drawn = hash_positions(keys, length, _SPAN).double() / 2.0**63
-    lengths = 1 + torch.bucketize(drawn, below / (1 - (1 - SPAN_P) ** SPAN_WORDS), right=True)
-    return torch.searchsorted(lengths.cumsum(1), word, right=True)
+    drawn = hash_positions(keys, length + _PHASE + 1, _SPAN)
+    lengths = 1 + torch.bucketize(drawn.double() / 2.0**63, below / (1 - (1 - SPAN_P) ** SPAN_WORDS), right=True)
+    # a row begins somewhere in a span: were it always the beginning, its first tokens would be masked more often
+    unit = torch.searchsorted(lengths.cumsum(1), word + drawn[:, -1:] % _PHASE, right=True)
+    return unit - unit[:, :1]
 
 
 def _whole(
