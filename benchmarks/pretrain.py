@@ -31,7 +31,6 @@ CONTENDERS = {
     "trainer bf16 compile": {"kind": "trainer", "bf16": True, "torch_compile": True},
     "trainer bf16": {"kind": "trainer", "bf16": True},
     "ours bf16": {"kind": "ours"},
-    "ours bf16 compile": {"kind": "ours", "compile": True},
     "ours fp32": {"kind": "ours", "precision": "fp32"},
     "peak": {"kind": "peak"},
 }
@@ -137,7 +136,7 @@ def run_trainer(folder: Path, **flags: bool) -> None:
     ).train()
 
 
-def run_ours(folder: Path, compile: bool = False, precision: str = "bf16") -> None:
+def run_ours(folder: Path, precision: str = "bf16") -> None:
     """This project's loop, with the Trainer's optimizer and schedule."""
     import torch
 
@@ -189,7 +188,7 @@ def run_ours(folder: Path, compile: bool = False, precision: str = "bf16") -> No
         rows,
         HeldOut(rows, BATCH, VOCAB),
         config,
-        RunConfig(torch.device("cpu"), compile=compile, checkpoint_s=1e9),
+        RunConfig(torch.device("cpu"), checkpoint_s=1e9),
         Checkpoints(folder / "ours", "benchmark", 1),
         should_stop=update_ended,
     )

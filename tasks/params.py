@@ -439,7 +439,9 @@ class Runtime(Section):
     micro_batch: Annotated[int, Field(ge=0)] = Field(
         0, description="Sequences a forward pass; 0: the whole batch. Smaller ones need less memory."
     )
-    compile: bool = Field(False, description="torch.compile the model.")
+    compile: bool = Field(
+        False, description="torch.compile the model; on a CPU with dropout it is not, as that is slower."
+    )
     checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(2.0, description="Minutes between two checkpoints.")
     checkpoint_share: Share = Field(
         0.02,

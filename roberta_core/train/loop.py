@@ -139,8 +139,12 @@ class Pretraining:
         )
         flops = model.config.train_flops_per_token(rows.max_length, config.objective.most)
         self.meter = Meter(run.device, flops, run.peak_flops * self.ranks.world)
-        # Compiled once for the fixed shape of training; evaluation runs the plain model.
-        self._forward = torch.compile(model) if run.compile else model
+        # Compiled once for the fixed shape of training; evaluation runs the plain model. On a CPU a compiled model draws
+        # torch's own dropout masks, which costs more than compilation gains (docs/decisions.md).
+        compiled = run.compile and not (run.device.type == "cpu" and config.recipe.dropout)
+        self._forward = torch.compile(model) if compiled else model
+        if run.compile and not compiled and self.ranks.first:
+            print("pretrain: not compiled, on a CPU with dropout that would be slower", flush=True)
 
     def train(self) -> Evaluation:
         """Runs the updates that are left. Returns the last evaluation.
