@@ -141,9 +141,12 @@ def setting(checkpoint: dict, name: str) -> object:
     def plain(value: object) -> object:
         return plain(vars(value).get("_val")) if isinstance(value, Inert) and "_val" in vars(value) else value
 
-    waiting = [checkpoint.get("args"), checkpoint.get("cfg")]
+    waiting, seen = [checkpoint.get("args"), checkpoint.get("cfg")], set()
     while waiting:
         at = plain(waiting.pop(0))
+        if id(at) in seen:  # omegaconf's nodes know their parents
+            continue
+        seen.add(id(at))
         at = vars(at) if isinstance(at, Inert | argparse.Namespace) else at
         if not isinstance(at, Mapping):
             continue
