@@ -32,15 +32,17 @@ SHARD_MB = 14.3
 """The 57 MB of the corpus in four equal shards: two processes have two each."""
 
 
-def prepare(data: Path, folder: Path) -> None:
+def prepare(data: Path, sets: list[str], folder: Path) -> None:
     """A project in `folder` as the shard and tokenizer stages leave it."""
     from roberta_core.data.documents import read_shards, write_shards
     from roberta_core.data.funnel import Funnel
     from roberta_core.data.sources import Files, list_files, read_files
     from roberta_core.data.tokenizer import sample_by_hash, save_tokenizer, train_tokenizer
 
-    files = Files(str(data / "wiki_en"), "wikiextractor")
-    documents = list(read_files(files, [name for name, _ in list_files(files, "path")], "wiki", Funnel()))
+    documents = []
+    for name in sets:
+        files = Files(str(data / name), "wikiextractor" if name.startswith("wiki") else "auto")
+        documents += read_files(files, [path for path, _ in list_files(files, "path")], name, Funnel())
     write_shards(documents[::100], folder / "data/shards/validation", SHARD_MB)
     write_shards(documents, folder / "data/shards/train", SHARD_MB)
     texts = (
@@ -145,14 +147,14 @@ def measure(name: str, folder: Path) -> tuple[float, int]:
     return seconds, tokens
 
 
-def pack(data: Path, rounds: int) -> None:
-    """Rounds of all contenders, medians and ratios."""
+def pack(data: Path, sets: list[str], contenders: list[str], rounds: int) -> None:
+    """Rounds of the contenders, medians and ratios."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(data, folder)
-        rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        prepare(data, sets, folder)
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(rounds):
-            for contender in CONTENDERS:
+            for contender in contenders:
                 seconds, tokens = measure(contender, folder)
                 rates[contender].append(tokens / seconds)
                 print(f"round {number + 1}  {contender:9}{seconds:7.2f} s  {tokens:,} tokens", flush=True)
@@ -161,7 +163,8 @@ def pack(data: Path, rounds: int) -> None:
         spread = f"{min(rates[name]) / 1e6:.2f}–{max(rates[name]) / 1e6:.2f}"
         print(f"{name:9}{rate / 1e6:6.2f} M tokens/s ({spread})")
     for one, other in (("ours 2", "bare"), ("ours 2", "datasets"), ("ours 2", "ours 1")):
-        print(f"{one} / {other}: {middle[one] / middle[other]:.2f}")
+        if one in middle and other in middle:
+            print(f"{one} / {other}: {middle[one] / middle[other]:.2f}")
 
 
 def main() -> None:
@@ -169,6 +172,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="text to packed rows")
     packing.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
+    packing.add_argument("--sets", nargs="+", default=["wiki_en"], help="folders in data")
+    packing.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     packing.add_argument("--rounds", type=int, default=3)
     one = commands.add_parser("one", help="one contender of pack, in the folder that pack has made")
     one.add_argument("name", choices=CONTENDERS)
@@ -176,7 +181,7 @@ def main() -> None:
     if given.command == "one":
         print(json.dumps(CONTENDERS[given.name]()))
     else:
-        pack(given.data, given.rounds)
+        pack(given.data, given.sets, given.contenders, given.rounds)
 
 
 if __name__ == "__main__":
