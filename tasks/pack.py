@@ -63,39 +63,40 @@ def run(params: Params) -> dict:
     config, words = params.pack, params.pack.word_boundaries == "jieba"
     if words:
         open_jieba()  # where it is missing, that is said before any work
-    metrics: dict[str, float] = {}
     tokenizer_sha256, reuse = digest_of(TOKENIZER / "tokenizer.json"), Reuse(KEPT)
     recipe = {**config.model_dump(), "tokenizer": tokenizer_sha256}
     with atomic_dir(OUT) as out:
+        jobs = [(shard, out / split / shard.name) for split in SPLITS for shard in shard_paths(SHARDS / split)]
         for split in SPLITS:
-            shards = shard_paths(SHARDS / split)
             (out / split).mkdir()
-            jobs = [(shard, out / split / shard.name) for shard in shards]
-            alone = min(worker_count(params.runtime.workers), len(jobs)) <= 1
-            pack = partial(
-                pack_shard,
-                mode=config.mode,
-                max_length=config.max_length,
-                vocab_size=vocab_size,
-                words=words,
-                digest=tokenizer_sha256,
-                alone=alone,
-            )
-            progress = Progress(f"pack {split}", len(jobs), "shards")
-            total = {"documents": 0, "tokens": 0, "rows": 0, "padding": 0}
-            files = {}
-            for (_, file), (counts, digest) in zip(jobs, reuse.map(pack, jobs, params.runtime.workers, recipe)):
-                files[file.name] = digest
-                total = {name: total[name] + counts[name] for name in total}
-                progress.advance()
-            progress.finish(f"{total['rows']} rows, {total['tokens']} tokens")
+        pack = partial(
+            pack_shard,
+            mode=config.mode,
+            max_length=config.max_length,
+            vocab_size=vocab_size,
+            words=words,
+            digest=tokenizer_sha256,
+            alone=min(worker_count(params.runtime.workers), len(jobs)) <= 1,
+        )
+        totals = {split: {"documents": 0, "tokens": 0, "rows": 0, "padding": 0} for split in SPLITS}
+        files: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+        progress = Progress("pack", len(jobs), "shards")
+        # Both splits at once: workers start once, and the short split does not wait for the long one.
+        for (_, file), (counts, digest) in zip(jobs, reuse.map(pack, jobs, params.runtime.workers, recipe)):
+            total = totals[file.parent.name]
+            files[file.parent.name][file.name] = digest
+            totals[file.parent.name] = {name: total[name] + counts[name] for name in total}
+            progress.advance()
+        progress.finish(", ".join(f"{split} {totals[split]['rows']} rows" for split in SPLITS))
+        metrics: dict[str, float] = {}
+        for split, total in totals.items():
             if not total["rows"]:
                 raise BadInput(
                     f"No {split} document has a token.", "Give the corpus more text, or lower clean.min_chars."
                 )
             manifest = {**total, "mode": config.mode, "max_length": config.max_length, "vocab_size": vocab_size}
             manifest |= {"word_boundaries": config.word_boundaries} if words else {}
-            manifest |= {"tokenizer_sha256": tokenizer_sha256, "files_sha256": files}
+            manifest |= {"tokenizer_sha256": tokenizer_sha256, "files_sha256": files[split]}
             write_json(out / split / "manifest.json", manifest)
             metrics |= {f"{split}_{name}": value for name, value in total.items()}
             metrics[f"{split}_fill"] = round(1 - total["padding"] / (total["rows"] * config.max_length), 6)
