@@ -28,9 +28,9 @@ from roberta_core.hardware import peak_flops, used_memory
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.train.checkpoint import Checkpoints, clear_finished, fingerprint
-from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut
+from roberta_core.train.evaluate import PLATEAU_NATS, HeldOut, perplexity
 from roberta_core.train.history import write_curve
-from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig, perplexity
+from roberta_core.train.loop import Pretraining, RunConfig, TrainConfig
 from roberta_core.train.ranks import Ranks, followers
 from roberta_core.train.recipes import recipe
 from roberta_core.train.start import start

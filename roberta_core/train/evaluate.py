@@ -5,6 +5,7 @@ different runs compare. The unigram entropy of the very same masked tokens is th
 the least loss that any predictor without context can have there, as it is fitted to these tokens themselves.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,3 +99,8 @@ class HeldOut:
         total = len(self.targets)
         loss_sum, right_sum = ranks.sum(loss, right)
         return Evaluation(loss_sum / total, right_sum / total)
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; finite for any loss."""
+    return math.exp(min(loss, 700.0))

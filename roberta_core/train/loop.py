@@ -30,7 +30,7 @@ from roberta_core.progress import Progress, human_count, human_time
 from roberta_core.train.batches import Batch, Batches
 from roberta_core.train.checkpoint import Checkpoints, step_folder
 from roberta_core.train.config import RunConfig, TrainConfig
-from roberta_core.train.evaluate import Evaluation, HeldOut
+from roberta_core.train.evaluate import Evaluation, HeldOut, perplexity
 from roberta_core.train.gradients import Gradients, shard_model
 from roberta_core.train.guard import Guard
 from roberta_core.train.history import History
@@ -397,8 +397,3 @@ class Pretraining:
         self.gradients.at_rest()
         self.on_point(self.step, {"averaged/loss": scored.loss, "averaged/accuracy": scored.accuracy})
         return scored
-
-
-def perplexity(loss: float) -> float:
-    """exp of a loss in nats; finite for any loss."""
-    return math.exp(min(loss, 700.0))
