@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from roberta_core.atomic import atomic_dir, digest_of, write_json
 from roberta_core.data.chinese_words import WordEncoder, open_jieba
 from roberta_core.data.documents import open_shard, shard_paths
+from roberta_core.data.encoders import encoder_of
 from roberta_core.data.encoding import Encoder
-from roberta_core.data.packing import token_type, write_packed
+from roberta_core.data.packing import write_packed
 from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.errors import BadInput
 from roberta_core.executor import worker_count
@@ -26,13 +27,6 @@ TOKENIZER = Path("models/tokenizer")
 OUT = Path("data/packed")
 KEPT = WORK / "packed"
 SPLITS = ("train", "validation")
-
-
-@lru_cache(maxsize=1)
-def _encoder(digest: str, vocab_size: int, words: bool) -> Encoder | WordEncoder:
-    """The encoder of this process: from shard to shard it keeps what it met. `digest` is of the tokenizer."""
-    tokenizer = load_tokenizer(TOKENIZER)
-    return WordEncoder(tokenizer) if words else Encoder(tokenizer, token_type(vocab_size))
 
 
 def _encoded(shard: Path, encoder: Encoder | WordEncoder) -> Iterator[list[np.ndarray]]:
@@ -52,7 +46,7 @@ def pack_shard(
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if alone else "false"
     shard, file = job
-    texts = _encoded(shard, _encoder(digest, vocab_size, words))
+    texts = _encoded(shard, encoder_of(TOKENIZER, digest, words))
     counts = write_packed(texts, file, mode, max_length, vocab_size, words)
     return counts, digest_of(file)
 

