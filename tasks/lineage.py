@@ -20,6 +20,8 @@ from tasks.registry import NotRegistered, aliases_of, named_version, open_store,
 SHOWN_FILES = 20
 """Files of a source that the terminal lists; the page has all."""
 MIN_HASH = 6
+PER_SOURCE = ("download", "clean")
+"""Stages that stand in dvc.yaml once for each source."""
 
 
 class NoLineage(UserError):
@@ -60,6 +62,12 @@ def _flat(value: object, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} {json.dumps(value, ensure_ascii=False)}"
 
 
+def _dropped(stage: str, reader: dict) -> bool:
+    """Whether a stage is of a source that the reader's own parameters do not name: DVC keeps its entry in dvc.lock for good."""
+    kind, _, source = stage.partition("@")
+    return kind in PER_SOURCE and source not in reader.get("corpus.sources", {source})
+
+
 class _Lock:
     """A dvc.lock as a graph."""
 
@@ -87,7 +95,7 @@ class _Lock:
         self._seen.add(name)
         for dep in own.get("deps", ()):
             # a stage that reads its own kind of output (metrics of many stages) is no cycle: DVC allows none
-            makers = [maker for maker in self.maker_of(dep["path"]) if maker != name]
+            makers = [maker for maker in self.maker_of(dep["path"]) if maker != name and not _dropped(maker, given)]
             if makers:
                 node.made_from += [self.stage(maker) for maker in makers]
             else:

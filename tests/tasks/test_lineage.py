@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tasks.lineage import NoLineage, as_lines, forward, trace
+from tasks.lineage import NoLineage, _Lock, as_lines, forward, trace
 from tasks.lineage_page import draw, write_page
 from tasks.registry import register_all
 from tasks.tracking import open_client
@@ -166,3 +166,16 @@ def test_a_model_registered_without_dvc_says_so(tmp_path):
     register_all(params, root)
     with pytest.raises(NoLineage, match=r"roberta-encoder 1 keeps no dvc.lock with models/encoder in it"):
         trace(root, "models:/roberta-encoder/1")
+
+
+def test_a_dropped_source_whose_entries_dvc_keeps_is_no_origin():
+    def stage(dep: str, out: str, **params) -> dict:
+        return {"deps": [{"path": dep}], "outs": [{"path": out}], "params": {"params.yaml": params}}
+
+    stages = {
+        "clean@notes": stage("data/raw/notes", "data/clean/notes"),
+        "clean@web": stage("data/raw/web", "data/clean/web"),
+        "dedup": stage("data/clean", "data/dedup", **{"corpus.sources": {"web": {"kind": "files"}}}),
+    }
+    names = {node.name for node in _Lock(stages, {}).stage("dedup").walk()}
+    assert "clean@web" in names and "clean@notes" not in names
