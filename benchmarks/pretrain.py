@@ -84,6 +84,26 @@ class Rounds:
         self.left, self.done, self.began = int(asked), 0, time.perf_counter()
 
 
+def peer_model(vocab_size: int, length: int):
+    """transformers' own RoBERTa mini for rows of `length` tokens, with dropout 0.1 as it is by default."""
+    import transformers
+
+    return transformers.RobertaForMaskedLM(
+        transformers.RobertaConfig(
+            vocab_size=vocab_size,
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=1024,
+            max_position_embeddings=length + 2,
+            type_vocab_size=1,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+        )
+    )
+
+
 def run_trainer(folder: Path, **flags: bool) -> None:
     """transformers' Trainer as `run_mlm.py` sets it up."""
     import pyarrow as pa
@@ -99,18 +119,6 @@ def run_trainer(folder: Path, **flags: bool) -> None:
         "attention_mask": [[1] * LENGTH] * len(rows),
         "special_tokens_mask": [[int(token < 3) for token in row] for row in rows],
     }
-    config = transformers.RobertaConfig(
-        vocab_size=VOCAB,
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=1024,
-        max_position_embeddings=LENGTH + 2,
-        type_vocab_size=1,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
     rounds = Rounds()
 
     class Waits(transformers.TrainerCallback):
@@ -128,7 +136,7 @@ def run_trainer(folder: Path, **flags: bool) -> None:
         **flags,
     )
     transformers.Trainer(
-        transformers.RobertaForMaskedLM(config),
+        peer_model(VOCAB, LENGTH),
         arguments,
         train_dataset=Dataset.from_dict(columns),
         data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED),

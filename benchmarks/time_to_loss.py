@@ -125,6 +125,7 @@ def run_trainer(folder: Path, steps: int, seed: int, batch_size: int) -> Curve:
     import torch
     import transformers
 
+    from benchmarks.pretrain import peer_model
     from roberta_core.data.packing import PAD
     from roberta_core.data.tokenizer import load_tokenizer, save_tokenizer
     from roberta_core.model import RobertaForMaskedLM
@@ -143,20 +144,7 @@ def run_trainer(folder: Path, steps: int, seed: int, batch_size: int) -> Curve:
         save_tokenizer(load_tokenizer(folder / "models" / "tokenizer"), Path(temporary), rows.max_length)
         tokenizer = transformers.AutoTokenizer.from_pretrained(temporary)
         transformers.set_seed(seed)
-        model = transformers.RobertaForMaskedLM(
-            transformers.RobertaConfig(
-                vocab_size=rows.manifest["vocab_size"],
-                hidden_size=256,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                intermediate_size=1024,
-                max_position_embeddings=rows.max_length + 2,
-                type_vocab_size=1,
-                pad_token_id=1,
-                bos_token_id=0,
-                eos_token_id=2,
-            )
-        )
+        model = peer_model(rows.manifest["vocab_size"], rows.max_length)
         due = [round(steps * share) for share in POINTS] + [steps]
         curve = Curve("trainer", seed)
 
