@@ -1,4 +1,4 @@
-"""The two models that are trained: masked language modelling and sequence classification.
+"""Masked language modelling and sequence classification; `token_heads` has the models that answer for every token.
 
 Both load and save Hugging Face folders (`roberta_core.model.folder`), with equal logits there and here.
 """
@@ -24,8 +24,8 @@ WORDS = "roberta.embeddings.word_embeddings.weight"
 """The one tensor that is larger in memory than in its file: the model pads the vocabulary."""
 
 
-class _Saved(nn.Module):
-    """What both models share: a configuration, an encoder, and their folder."""
+class Saved(nn.Module):
+    """What all models share: a configuration, an encoder, and their folder."""
 
     architecture: str
     config: RobertaConfig
@@ -108,7 +108,7 @@ class MaskedLMHead(nn.Module):
         return F.linear(hidden, embedding)[..., : self.bias.shape[0]] + self.bias
 
 
-class RobertaForMaskedLM(_Saved):
+class RobertaForMaskedLM(Saved):
     """The encoder with the masked-language-modelling head.
 
     Args:
@@ -181,7 +181,7 @@ class ClassificationHead(nn.Module):
         return self.out_proj(self.dropout(first))
 
 
-class RobertaForSequenceClassification(_Saved):
+class RobertaForSequenceClassification(Saved):
     """The encoder with a classification head; one output and `problem_type="regression"` make it a regressor.
 
     Args:
