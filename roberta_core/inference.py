@@ -15,8 +15,9 @@ import torch
 from roberta_core.data.tokenizer import specials_of
 from roberta_core.device import pick_device
 from roberta_core.errors import BadInput
-from roberta_core.glue.finetune import collate, predict, tokenise
-from roberta_core.glue.layout import Split
+from roberta_core.finetune import Classification, Objective, Regression, predict, tokenise
+from roberta_core.finetune.rows import pad_rows
+from roberta_core.glue.tasks import SCORE_MAX
 from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
 from roberta_core.model.folder import tokenizer_of
 
@@ -54,7 +55,7 @@ class EncoderModel:
 
     def _batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
         ids = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
-        return collate(ids, self.model.config.pad_token_id, next(self.model.parameters()).device)
+        return pad_rows(ids, self.model.config.pad_token_id, next(self.model.parameters()).device)
 
     def predict(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text: the mean of the last layer's hidden states over its tokens, `<s>` and `</s>` included.
@@ -109,6 +110,10 @@ class ClassifierModel:
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))
         self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
+        config = self.model.config
+        self.objective: Objective = Classification("", tuple(config.id2label.values()))
+        if config.problem_type == "regression":
+            self.objective = Regression("", config.id2label[0], SCORE_MAX)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, str | float]]:
         """For each text its likeliest `label` and the `score`: its probability, or for a regressor the value itself."""
@@ -121,9 +126,9 @@ class ClassifierModel:
             chosen = [row for row, each in enumerate(parts) if len(each) == width]
             if chosen:
                 config = self.model.config
-                texts = Split([parts[row] for row in chosen], [])
-                rows = tokenise(self.tokenizer, texts, config.max_length, config.has_token_types)
-                for row, output in zip(chosen, predict(self.model, rows.ids, rows.types)):
+                texts = [parts[row] for row in chosen]
+                rows = tokenise(self.tokenizer, texts, [], config.max_length, config.has_token_types)
+                for row, output in zip(chosen, predict(self.objective, self.model, rows)):
                     outputs[row] = output
         names = self.model.config.id2label
         return [{"label": names[int(each.argmax())], "score": float(each.max())} for each in outputs]

@@ -45,8 +45,11 @@ def evaluate_version(root: Path, name: str) -> Evaluation:
     Raises:
         NotRegistered: there is no such version. BadInput: it is an encoder, or its task's rows are not here.
     """
-    from roberta_core.glue.finetune import predict, tokenise
+    import numpy as np
+
+    from roberta_core.finetune import predict, tokenise
     from roberta_core.glue.layout import read_split
+    from roberta_core.glue.objective import objective_of
     from roberta_core.glue.tasks import task_named
     from roberta_core.inference import ClassifierModel
     from tasks.glue import decide, score_files
@@ -62,8 +65,8 @@ def evaluate_version(root: Path, name: str) -> Evaluation:
     asked = json.loads(tags.get("protocol", "{}")).get("max_length", opened.model.config.max_length)
     length = min(asked, opened.model.config.max_length)
     typed = opened.model.config.has_token_types
-    rows = [tokenise(opened.tokenizer, dev, length, typed) for dev in devs]
-    guesses = [decide(task, predict(opened.model, each.ids, each.types)) for each in rows]
+    rows = [tokenise(opened.tokenizer, dev.texts, dev.labels, length, typed) for dev in devs]
+    guesses = [decide(task, np.stack(predict(objective_of(task), opened.model, each))) for each in rows]
     metrics, _ = score_files(task, devs, guesses)
     md5s = ",".join(digest_of(file, "md5") for file in sorted((root / "data" / "glue" / task.name).glob("dev*.tsv")))
     then = json.loads(tags.get("yardstick", "{}")).get("dev_md5")

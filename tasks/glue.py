@@ -14,10 +14,11 @@ import numpy as np
 from roberta_core.atomic import atomic_dir, atomic_file, write_json
 from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadParams
+from roberta_core.finetune import Recipe, derive, finetune, plan, predict, tokenise
 from roberta_core.glue import baselines
-from roberta_core.glue.finetune import Recipe, derive, finetune, plan, predict, tokenise
 from roberta_core.glue.layout import Split, read_split
 from roberta_core.glue.metrics import score
+from roberta_core.glue.objective import objective_of
 from roberta_core.glue.sample import DESCRIPTIONS
 from roberta_core.glue.tasks import SCORE_MAX, Task, task_named
 from roberta_core.model.folder import read_config, tokenizer_of
@@ -36,6 +37,7 @@ def run(params: Params, name: str = "") -> dict:
     if not name:
         raise BadParams("Which task?", f"Name one: python -m tasks.glue {params.glue.tasks[0]}")
     task, section = task_named(name), params.glue
+    objective = objective_of(task)
     set_threads(params.runtime.glue_threads)
     device = pick_device(params.runtime.device)
     train, devs, tests = (read_split(DATA / task.name, task, split) for split in ("train", "dev", "test"))
@@ -52,8 +54,8 @@ def run(params: Params, name: str = "") -> dict:
         section.warmup_ratio, section.dropout, section.precision,
     )  # fmt: skip
     typed = config.has_token_types
-    train_rows = tokenise(tokenizer, train, max_length, typed)
-    dev_rows = {file: tokenise(tokenizer, dev, max_length, typed) for file, dev in devs.items()}
+    train_rows = tokenise(tokenizer, train.texts, train.labels, max_length, typed)
+    dev_rows = {file: tokenise(tokenizer, dev.texts, dev.labels, max_length, typed) for file, dev in devs.items()}
     truncated = train_rows.truncated + sum(rows.truncated for rows in dev_rows.values())
     protocol = {
         "seeds": list(section.seeds),
@@ -90,8 +92,8 @@ def run(params: Params, name: str = "") -> dict:
                 if step % 10 == 0 or step == protocol["steps"]:
                     tracked.log(past + step, {"loss": loss, "lr": lr})
 
-            model = finetune(encoder, task, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
-            outputs[seed] = {file: predict(model, rows.ids, rows.types) for file, rows in dev_rows.items()}
+            model = finetune(encoder, objective, train_rows, recipe, derive(params.seed, name, seed), device, on_step)
+            outputs[seed] = {file: np.stack(predict(objective, model, rows)) for file, rows in dev_rows.items()}
             guesses = [decide(task, values) for values in outputs[seed].values()]
             scores[seed], found = score_files(task, list(devs.values()), guesses)
             notes += [f"seed {seed}: {note}" for note in found]

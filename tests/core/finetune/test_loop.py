@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.errors import BadParams
-from roberta_core.glue.finetune import Recipe, Rows, batches, collate, derive, finetune, plan, predict, tokenise
+from roberta_core.finetune import Recipe, Rows, derive, finetune, plan, predict, tokenise
+from roberta_core.finetune.rows import batches, pad_rows
 from roberta_core.glue.layout import Split
+from roberta_core.glue.objective import objective_of
 from roberta_core.glue.tasks import TASKS
 from roberta_core.model import RobertaForSequenceClassification
 from tests.core.glue.tiny_encoder import WORDS, write_encoder
@@ -21,6 +23,7 @@ RECIPE = Recipe(
     precision="fp32",
 )  # fmt: skip
 CPU = torch.device("cpu")
+SST2, STSB = objective_of(TASKS["SST-2"]), objective_of(TASKS["STS-B"])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def encoder(tmp_path_factory):
 
 
 def rows_of(encoder, split, max_length=32):
-    return tokenise(load_tokenizer(encoder), split, max_length)
+    return tokenise(load_tokenizer(encoder), split.texts, split.labels, max_length)
 
 
 def one_word_decides(rows, seed):
@@ -45,11 +48,11 @@ def test_learns_that_one_word_decides(encoder):
     train, dev = one_word_decides(400, 0), one_word_decides(100, 1)
     losses = []
     model = finetune(
-        encoder, TASKS["SST-2"], rows_of(encoder, train), RECIPE, 1, CPU, lambda step, loss, lr: losses.append(loss)
+        encoder, SST2, rows_of(encoder, train), RECIPE, 1, CPU, lambda step, loss, lr: losses.append(loss)
     )
     assert len(losses) == plan(400, RECIPE) == 100
     assert np.mean(losses[:5]) > 0.5 > 0.2 > np.mean(losses[-5:])
-    probabilities = predict(model, rows_of(encoder, dev).ids)
+    probabilities = np.stack(predict(SST2, model, rows_of(encoder, dev)))
     assert probabilities.sum(axis=1) == pytest.approx(1.0)
     assert (probabilities.argmax(axis=1) == dev.labels).mean() > 0.95
     assert model.config.id2label == {0: "negative", 1: "positive"}
@@ -63,15 +66,15 @@ def test_regression_speaks_in_scores_from_0_to_5(encoder, tmp_path):
     ]
     rows = rows_of(encoder, Split(texts, labels))
     losses = []
-    model = finetune(encoder, TASKS["STS-B"], rows, RECIPE, 1, CPU, lambda step, loss, lr: losses.append(loss))
+    model = finetune(encoder, STSB, rows, RECIPE, 1, CPU, lambda step, loss, lr: losses.append(loss))
     assert losses[0] < 1.5, "the error is one of score / 5, whose squares are below 1"
-    guess = predict(model, rows.ids)
+    guess = np.stack(predict(STSB, model, rows))
     assert guess.shape == (300, 1) and model.config.problem_type == "regression"
     assert np.abs(guess[:, 0] - labels).mean() < 0.7
     model.save_pretrained(tmp_path)
     again = RobertaForSequenceClassification.from_pretrained(tmp_path)
     with torch.inference_mode():
-        raw = again(*collate(rows.ids[:4], 1, CPU))
+        raw = again(*pad_rows(rows.ids[:4], 1, CPU))
     assert raw[:, 0].numpy() * 5 == pytest.approx(guess[:4, 0], abs=1e-4), "the saved model gives score / 5"
 
 
@@ -82,7 +85,7 @@ def test_the_same_bytes_twice_and_other_bytes_for_another_seed(encoder, tmp_path
     written = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(len(written) + 1)  # the state of torch's own generator must not matter
-        finetune(encoder, TASKS["SST-2"], rows, recipe, seed, CPU).save_pretrained(tmp_path / name)
+        finetune(encoder, SST2, rows, recipe, seed, CPU).save_pretrained(tmp_path / name)
         written.append((tmp_path / name / "model.safetensors").read_bytes())
     assert written[0] == written[1] != written[2]
 
@@ -91,21 +94,19 @@ def test_learning_rate_rises_then_falls_to_nothing_and_max_steps_stops(encoder):
     rows = rows_of(encoder, one_word_decides(64, 0))
     rates = []
     recipe = replace(RECIPE, epochs=5, warmup_ratio=0.2)
-    finetune(encoder, TASKS["SST-2"], rows, recipe, 1, CPU, lambda step, loss, lr: rates.append(lr))
+    finetune(encoder, SST2, rows, recipe, 1, CPU, lambda step, loss, lr: rates.append(lr))
     assert len(rates) == 20
     assert rates[:4] == pytest.approx([2e-3 * part / 4 for part in (1, 2, 3, 4)])
     assert rates[4:] == pytest.approx([2e-3 * part / 16 for part in range(16, 0, -1)])
     steps = []
-    finetune(
-        encoder, TASKS["SST-2"], rows, replace(recipe, max_steps=3), 1, CPU, lambda step, loss, lr: steps.append(step)
-    )
+    finetune(encoder, SST2, rows, replace(recipe, max_steps=3), 1, CPU, lambda step, loss, lr: steps.append(step))
     assert steps == [1, 2, 3]
 
 
 def test_a_loss_that_is_no_number_is_told(encoder):
     rows = rows_of(encoder, one_word_decides(64, 0))
     with pytest.raises(BadParams, match=r"SST-2: the loss is .* Lower glue\.peak_lr"):
-        finetune(encoder, TASKS["SST-2"], rows, replace(RECIPE, peak_lr=1e30, warmup_ratio=0.0), 1, CPU)
+        finetune(encoder, SST2, rows, replace(RECIPE, peak_lr=1e30, warmup_ratio=0.0), 1, CPU)
 
 
 @settings(max_examples=25, deadline=None)
@@ -132,27 +133,27 @@ def test_bucketing_saves_most_of_the_padding_and_epochs_differ():
 def test_truncation_takes_from_the_longer_text_and_is_counted(encoder):
     tokenizer = load_tokenizer(encoder)
     long, short = " ".join(WORDS * 3), "good"
-    rows = tokenise(tokenizer, Split([(long, short), (short, short), (short, long)], [0, 1, 0]), 16)
+    rows = tokenise(tokenizer, [(long, short), (short, short), (short, long)], [0, 1, 0], 16)
     assert rows.truncated == 2 and [len(ids) for ids in rows.ids] == [16, len(rows.ids[1]), 16]
     tail = rows.ids[1][rows.ids[1].index(2) :]
     assert rows.ids[0][-len(tail) :] == tail, "the short text stays whole"
     assert all(ids[0] == 0 and ids[-1] == 2 and ids.count(2) == 3 for ids in rows.ids), "<s> a </s></s> b </s>"
-    single = tokenise(tokenizer, Split([(long,)], [0]), 16)
+    single = tokenise(tokenizer, [(long,)], [0], 16)
     assert single.truncated == 1 and single.ids[0].count(2) == 1
 
 
 def test_predictions_do_not_depend_on_the_company_of_a_row(encoder):
     rows = rows_of(encoder, one_word_decides(40, 0))
-    model = finetune(encoder, TASKS["SST-2"], rows, replace(RECIPE, epochs=1), 1, CPU)
-    together = predict(model, rows.ids)
-    alone = np.concatenate([predict(model, [ids]) for ids in rows.ids])
+    model = finetune(encoder, SST2, rows, replace(RECIPE, epochs=1), 1, CPU)
+    together = np.stack(predict(SST2, model, rows))
+    alone = np.concatenate([predict(SST2, model, Rows([ids], [], 0)) for ids in rows.ids])
     assert together == pytest.approx(alone, abs=1e-6)
 
 
-def test_collate_pads_to_the_longest_and_needs_no_mask_where_all_are_equal():
-    ids, mask = collate([[0, 5, 2], [0, 2]], 1, CPU)
+def test_a_batch_is_padded_to_the_longest_and_needs_no_mask_where_all_are_equal():
+    ids, mask = pad_rows([[0, 5, 2], [0, 2]], 1, CPU)
     assert ids.tolist() == [[0, 5, 2], [0, 2, 1]] and mask.tolist() == [[True, True, True], [True, True, False]]
-    assert collate([[0, 2], [0, 2]], 1, CPU)[1] is None
+    assert pad_rows([[0, 2], [0, 2]], 1, CPU)[1] is None
 
 
 def test_derived_seeds_are_fixed_numbers():

@@ -1,0 +1,42 @@
+"""What decides a fine-tuning, beside its encoder, its rows and its seed.
+
+The defaults of `params.yaml` are RoBERTa's (arXiv 1907.11692, table 10): warm-up over the first updates, then a straight line
+down to 0. Everything here is a pure function; the loop adds nothing of its own.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What changes the result of a fine-tuning, beside the seed.
+
+    `max_length` counts tokens, `<s>` and `</s>` included; `max_steps` 0 means as many as the epochs have.
+    """
+
+    max_length: int
+    epochs: int
+    max_steps: int
+    batch_size: int
+    peak_lr: float
+    weight_decay: float
+    warmup_ratio: float
+    dropout: float
+    precision: str
+
+
+def derive(*parts: object) -> int:
+    """A seed from its parts, the same on every machine: 63 bits of their SHA-256."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
+
+
+def plan(rows: int, recipe: Recipe) -> int:
+    """Updates of a fine-tuning on `rows` rows."""
+    steps = recipe.epochs * -(-rows // recipe.batch_size)
+    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+
+
+def lr_share(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate at `step` (from 0): linear up over `warmup` steps, linear down to 0."""
+    return (step + 1) / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
