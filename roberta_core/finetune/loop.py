@@ -4,11 +4,11 @@ The order of the rows is drawn from (seed, epoch), dropout from (seed, step). So
 rows, recipe and seed: the same bytes each time on a CPU with the same number of threads.
 
 RoBERTa's recipe (arXiv 1907.11692, table 10 and section 5.1): AdamW with betas 0.9 and 0.98, eps 1e-6, no gradient
-clipping, warm-up then linear decay to 0. Weight decay is kept off biases and layer norms, as in BERT. The weights after the
-last step are kept: no best epoch is picked on dev, which would flatter small dev sets.
+clipping, warm-up then linear decay to 0. Weight decay is kept off biases and layer norms, as in BERT. Unless the recipe asks
+for the best epoch, the weights after the last step are kept: a best epoch picked on dev flatters small dev sets.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,12 @@ import torch
 from roberta_core.device import autocast
 from roberta_core.errors import BadParams
 from roberta_core.finetune.objectives import Objective
+from roberta_core.finetune.parameters import groups, prepare
+from roberta_core.finetune.predicting import predict
 from roberta_core.finetune.recipe import Recipe, derive, lr_share, plan
 from roberta_core.finetune.rows import Rows, batches
-
-
-def _optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
-
-
-def _order(rows: Rows, recipe: Recipe, seed: int) -> Iterator[list[int]]:
-    lengths = [len(tokens) for tokens in rows.ids]
-    for epoch in range(recipe.epochs):
-        yield from batches(lengths, recipe.batch_size, seed, epoch)
+from roberta_core.finetune.state import Keeper
+from roberta_core.finetune.watch import Best, Watch
 
 
 def finetune(
@@ -42,6 +33,11 @@ def finetune(
     seed: int,
     device: torch.device,
     on_step: Callable[[int, float, float], None] = lambda step, loss, lr: None,
+    *,
+    watch: Watch | None = None,
+    on_epoch: Callable[[int, float], None] = lambda epoch, score: None,
+    rows_of_epoch: Callable[[int], Rows] | None = None,
+    keeper: Keeper | None = None,
 ) -> torch.nn.Module:
     """Trains the objective's model from the encoder in a folder.
 
@@ -49,35 +45,63 @@ def finetune(
         rows: with labels.
         seed: draws head, order and dropout.
         on_step: called with the step (from 1), its loss and its learning rate.
+        watch: dev rows and their score; needed where the recipe keeps the best epoch.
+        on_epoch: called with the epoch (from 1) and its score, where the best is kept. A run that goes on from the disk
+            calls it for the epochs done before, too.
+        rows_of_epoch: gives the rows of an epoch (from 0) where they change from one to the next: as many as `rows`.
+        keeper: keeps the state on the disk, and gives it back.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        BadInput: the encoder's folder is no model's.
-        BadParams: the loss is not a finite number any more.
+        BadInput: the encoder's folder is no model's, or the score is not a number.
+        BadParams: the loss is not a finite number any more, or the encoder has fewer layers than the recipe wants.
     """
+    assert watch is not None or not recipe.keep_best, "the best epoch is one by its score"
     model = objective.build(encoder, recipe, seed).to(device)
-    optimizer = _optimizer(model, recipe)
-    steps = plan(len(rows), recipe)
+    prepare(model, recipe, seed)
+    optimizer = torch.optim.AdamW(groups(model, recipe), lr=recipe.peak_lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    steps, best = plan(len(rows), recipe), Best()
+    per_epoch = -(-len(rows) // recipe.batch_size)
     warmup = max(1, round(recipe.warmup_ratio * steps))
+    step = keeper.restore(model, optimizer, best) if keeper else 0
+    for epoch, score in enumerate(best.scores):
+        on_epoch(epoch + 1, score)
     model.train()
-    for step, chosen in zip(range(steps), _order(rows, recipe, seed)):
-        lr = recipe.peak_lr * lr_share(step, steps, warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        torch.manual_seed(derive(seed, step))
-        batch = objective.collate(rows, chosen, device)
-        with autocast(device, recipe.precision):
-            loss = objective.loss(model, batch)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise BadParams(
-                f"{objective.task}: the loss is {value} at step {step + 1} of {steps}.",
-                "Lower glue.peak_lr, or raise glue.warmup_ratio.",
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        on_step(step + 1, value, lr)
+    for epoch in range(step // per_epoch, -(-steps // per_epoch)):
+        if best.exhausted(recipe.patience):
+            break
+        current = rows_of_epoch(epoch) if rows_of_epoch else rows
+        order = batches([len(tokens) for tokens in current.ids], recipe.batch_size, seed, epoch)
+        for chosen in order[step - epoch * per_epoch : steps - epoch * per_epoch]:
+            if keeper and keeper.due():
+                keeper.save(step, model, optimizer, best)
+            lr = recipe.peak_lr * lr_share(step, steps, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["share"]
+            torch.manual_seed(derive(seed, step))
+            batch = objective.collate(current, chosen, device)
+            with autocast(device, recipe.precision):
+                loss = objective.loss(model, batch)
+            value = loss.item()
+            if not np.isfinite(value):
+                raise BadParams(
+                    f"{objective.task}: the loss is {value} at step {step + 1} of {steps}.",
+                    "Lower glue.peak_lr, or raise glue.warmup_ratio.",
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            if recipe.clip_norm:
+                torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+            optimizer.step()
+            step += 1
+            on_step(step, value, lr)
+        if recipe.keep_best:
+            best.take(objective.task, watch.score(predict(objective, model, watch.rows)), model)
+            on_epoch(epoch + 1, best.scores[-1])
+            model.train()
+    if recipe.keep_best:
+        model.load_state_dict(best.weights)
     return model.eval()

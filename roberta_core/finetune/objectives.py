@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from roberta_core.errors import BadParams
 from roberta_core.finetune.recipe import Recipe
 from roberta_core.finetune.rows import Rows, pad_rows
 from roberta_core.model import RobertaForSequenceClassification
@@ -78,15 +79,34 @@ class Objective(ABC):
         return Batch(input_ids, mask, types, target)
 
 
+def balanced_weights(labels: Sequence[int], count: int) -> tuple[float, ...]:
+    """Weights that make every one of `count` labels count the same in all: rows / (labels · rows of the label).
+
+    scikit-learn's "balanced" (King and Zeng 2001).
+
+    Raises:
+        BadParams: a label has no row.
+    """
+    rows = np.bincount(labels, minlength=count)
+    if not rows.all():
+        raise BadParams(
+            f"Label number {int(rows.argmin())} has no row in train, so it has no balanced weight.",
+            "Set class_weights to none, or give rows of every label.",
+        )
+    return tuple((len(labels) / (count * rows)).tolist())
+
+
 @dataclass(frozen=True)
 class Classification(Objective):
     """One label a row, an id: cross-entropy on the head at `<s>`. Outputs are probabilities, [labels].
 
     Attributes:
         names: the labels' names, in the order of their ids.
+        weights: how much each label's rows count, in the same order; empty: all the same. The loss is the weighted mean.
     """
 
     names: tuple[str, ...]
+    weights: tuple[float, ...] = ()
 
     def build(self, encoder: Path, recipe: Recipe, seed: int) -> RobertaForSequenceClassification:
         """A classifier."""
@@ -105,7 +125,9 @@ class Classification(Objective):
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy in nats."""
-        return F.cross_entropy(model(batch.input_ids, batch.mask, batch.types), batch.target)
+        logits = model(batch.input_ids, batch.mask, batch.types)
+        weights = torch.tensor(self.weights, device=logits.device) if self.weights else None
+        return F.cross_entropy(logits, batch.target, weights)
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> np.ndarray:
         """[B, labels]."""

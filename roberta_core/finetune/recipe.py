@@ -13,6 +13,14 @@ class Recipe:
     """What changes the result of a fine-tuning, beside the seed.
 
     `max_length` counts tokens, `<s>` and `</s>` included; `max_steps` 0 means as many as the epochs have.
+
+    Attributes:
+        keep_best: score dev after every epoch and keep the best one's weights, of equal ones the first; else the last.
+        patience: with `keep_best`, end after so many epochs in a row without a gain; 0: never earlier.
+        layer_decay: each layer's learning rate is this times that of the layer above it (`parameters.depth_of`).
+        frozen_layers: the embeddings and so many of the lowest layers are left as they are; None: all are trained.
+        reinit_layers: so many of the top layers are drawn anew before training (Zhang et al. 2021, arXiv 2006.05987).
+        clip_norm: the gradient's norm is brought down to this; 0: never.
     """
 
     max_length: int
@@ -24,6 +32,12 @@ class Recipe:
     warmup_ratio: float
     dropout: float
     precision: str
+    keep_best: bool = False
+    patience: int = 0
+    layer_decay: float = 1.0
+    frozen_layers: int | None = None
+    reinit_layers: int = 0
+    clip_norm: float = 0.0
 
 
 def derive(*parts: object) -> int:
