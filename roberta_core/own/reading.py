@@ -1,0 +1,233 @@
+"""Files of a user's task as rows: csv, tsv, jsonl, Parquet, packed or not, whole in memory.
+
+What cannot be used is counted in a funnel under a named reason, with its file and line, and left out; where that is
+more than `MAX_LEFT_OUT` of a file, the file is refused with the first such line. So a slip costs one row and
+a wrong separator ends at once. Fine-tuning keeps all its rows in memory anyway, so the reader does too: that is simpler, and it
+can name the line of a bad byte. UTF-16 and UTF-32 are read where a byte order mark says so.
+"""
+
+import csv
+import difflib
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from roberta_core.data import lines
+from roberta_core.data.archives import DAMAGED, Bound, stream, unpack
+from roberta_core.data.formats import COMPRESSED, MARKS
+from roberta_core.data.funnel import Funnel
+from roberta_core.data.tables import DELIMITERS
+from roberta_core.errors import BadInput
+
+MAX_LEFT_OUT = 0.01
+"""Share of a file's rows that may be left out: slips of a hand-made table pass, a wrong separator or column does not."""
+
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+
+Row = tuple[int, dict]
+"""Number of the line (of Parquet: of the row), from 1, and the values by column."""
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file, unpacked where its first bytes say that it is packed.
+
+    Raises:
+        BadInput: it is missing, a folder, or damaged.
+    """
+    try:
+        with open(file, "rb") as handle:
+            return unpack(stream(handle), Bound(lambda: file.stat().st_size)).read()
+    except FileNotFoundError:
+        raise BadInput(f"There is no file {file}.", "Mend the path in finetune.tasks.") from None
+    except IsADirectoryError:
+        raise BadInput(f"{file} is a folder.", "Name the file in it: train, dev and test under the task.") from None
+    except DAMAGED as error:
+        raise BadInput(f"{file} cannot be unpacked ({error}).", "Fetch or pack it again.") from None
+
+
+def read_text(file: Path) -> str:
+    """The text of a file: UTF-8, or what a byte order mark says.
+
+    Raises:
+        BadInput: as `read_bytes`; or the bytes are no text.
+    """
+    raw = read_bytes(file)
+    encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8-sig")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise BadInput(
+            f"{file}, line {line}: the bytes are not {encoding[:6].upper()}.", "Save it as UTF-8."
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise BadInput(
+            f"{file}, line {line}: a NUL byte: no text file, or UTF-16 without its mark.", "Save it as UTF-8."
+        )
+    return text
+
+
+def format_of(file: Path) -> str:
+    """`csv`, `tsv`, `jsonl` or `parquet`, by the name.
+
+    Raises:
+        BadInput: the name says none of them.
+    """
+    name = file.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    found = FORMATS.get(Path(name).suffix)
+    if found is None:
+        raise BadInput(
+            f"{file}: its name does not say what it is.",
+            f"Name it with one of {', '.join(FORMATS)} (and .gz, .zst, …).",
+        )
+    return found
+
+
+def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str], key: str) -> None:
+    """Raises BadInput where a column that the task names is not there."""
+    for name in wanted:
+        if name not in found:
+            near = difflib.get_close_matches(name, list(map(str, found)), 1)
+            hint = f"did you mean {near[0]}?" if near else "take one of them."
+            raise BadInput(
+                f"{file}: there is no column {name} (found: {', '.join(map(str, found)) or 'nothing'}).",
+                f"Mend {key}: {hint}",
+            )
+
+
+def _csv(text: str, wanted: Sequence[str], file: Path, funnel: Funnel) -> Iterator[Row | list[str]]:
+    """The header, then the rows."""
+    csv.field_size_limit(lines.MAX_DOCUMENT_BYTES)
+    first = text.split("\n", 1)[0]
+    marks = [mark for mark in DELIMITERS if set(wanted) <= set(next(csv.reader([first], delimiter=mark), []))]
+    # strict: a quote that is never closed would swallow the rest of the file without a word
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=marks[0] if marks else ",", strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            funnel.drop("unreadable_row", f"{file}, line {line}: {error} (to line {reader.line_num})")
+            continue
+        if header is None:
+            header = fields
+            yield header
+        elif fields:
+            yield from _fields(header, fields, file, line, funnel)
+
+
+def _tsv(text: str, file: Path, funnel: Funnel) -> Iterator[Row | list[str]]:
+    """The header, then the rows. Quotes are characters like any other (IANA text/tab-separated-values)."""
+    header: list[str] | None = None
+    for line, raw in enumerate(text.split("\n"), 1):
+        fields = raw.removesuffix("\r").split("\t")
+        if header is None:
+            header = fields
+            yield header
+        elif fields != [""]:
+            yield from _fields(header, fields, file, line, funnel)
+
+
+def _fields(header: list[str], fields: list[str], file: Path, line: int, funnel: Funnel) -> Iterator[Row]:
+    if len(fields) == len(header):
+        yield line, dict(zip(header, fields))
+    else:
+        shown = " | ".join(fields)[:80]
+        funnel.drop("unreadable_row", f"{file}, line {line}: {len(fields)} fields under {len(header)} names: {shown}")
+
+
+def _jsonl(text: str, file: Path, funnel: Funnel) -> Iterator[Row]:
+    for line, raw in enumerate(text.split("\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            funnel.drop("unreadable_row", f"{file}, line {line}: no JSON ({error}): {raw[:60]}")
+            continue
+        if isinstance(row, dict):
+            yield line, row
+        else:
+            funnel.drop("unreadable_row", f"{file}, line {line}: a {type(row).__name__}, not an object")
+
+
+def _parquet(file: Path, wanted: Sequence[str], key: str) -> list[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(io.BytesIO(read_bytes(file)))
+        check_columns(file, table.schema_arrow.names, wanted, key)
+        rows = table.read(columns=list(wanted)).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read ({str(error).splitlines()[0]}).", "Write it again.") from None
+    return list(enumerate(rows, 1))
+
+
+def read_table(file: Path, wanted: Sequence[str], funnel: Funnel, key: str = "text and label") -> list[Row]:
+    """The rows of a table that can be read, with the columns `wanted` among their values.
+
+    Args:
+        funnel: counts what cannot be read.
+        key: what a missing column is called in the params file.
+
+    Raises:
+        BadInput: no such file, no text, no table, or a column is missing.
+    """
+    kind = format_of(file)
+    if kind == "parquet":
+        return _parquet(file, wanted, key)
+    text = read_text(file)
+    if kind == "jsonl":
+        rows = list(_jsonl(text, file, funnel))
+        if rows:
+            # an object may leave a key out; a key that none has is a wrong name
+            check_columns(file, sorted(set().union(*(row for _, row in rows))), wanted, key)
+        return [(line, dict.fromkeys(wanted) | row) for line, row in rows]
+    found = _csv(text, wanted, file, funnel) if kind == "csv" else _tsv(text, file, funnel)
+    check_columns(file, next(found, []), wanted, key)
+    return list(found)
+
+
+def text_fault(value: object) -> str:
+    """Why a value cannot be a text of a row, as a reason of the funnel; empty where it can."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "no_text"
+    if not isinstance(value, str):
+        return "text_not_a_string"
+    if not value.strip():
+        return "empty_text"
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "broken_text"
+    return ""
+
+
+def refuse_if_bad(file: Path, funnel: Funnel, kept: int) -> list[str]:
+    """One line a reason for what was left out of a file.
+
+    Raises:
+        BadInput: nothing is left, or more than `MAX_LEFT_OUT` was left out.
+    """
+    lost = sum(funnel.dropped.values())
+    if not kept and not lost:
+        raise BadInput(f"{file} has no rows.", "Give the whole file.")
+    first = next((each[0] for each in funnel.examples.values()), "")
+    if not kept or lost > max(1, MAX_LEFT_OUT * (kept + lost)):
+        raise BadInput(
+            f"{lost:,} of {kept + lost:,} rows cannot be used: {first}.",
+            f"Mend the file, or the task's settings; up to {MAX_LEFT_OUT:.0%} of the rows may be left out.",
+        )
+    return [
+        f"{count:,} {'row' if count == 1 else 'rows'} left out ({reason.replace('_', ' ')}): {funnel.examples[reason][0]}"
+        for reason, count in sorted(funnel.dropped.items())
+    ]
