@@ -23,6 +23,13 @@ def score(task: Task, labels: Sequence[float], predictions: Sequence[float]) -> 
         The task's metrics by name, the primary one first, from -1 or 0 to 1; and notes on those that were undefined.
         MNLI's `accuracy_mismatched` is not among them: it is the accuracy on the other dev file.
     """
+    return measure(task.metrics, labels, predictions)
+
+
+def measure(
+    names: Sequence[str], labels: Sequence[float], predictions: Sequence[float]
+) -> tuple[dict[str, float], list[str]]:
+    """The metrics `names` that are known here, of labels and predictions as in `score`, and notes on undefined ones."""
     from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -32,12 +39,13 @@ def score(task: Task, labels: Sequence[float], predictions: Sequence[float]) -> 
         "accuracy": accuracy_score,
         "mcc": matthews_corrcoef,
         "f1": lambda a, b: f1_score(a, b, zero_division=0.0),
+        "f1_macro": lambda a, b: f1_score(a, b, average="macro", zero_division=0.0),
         "pearson": lambda a, b: pearsonr(a, b).statistic,
         "spearman": lambda a, b: spearmanr(a, b).statistic,
     }
     constant = [name for name, values in (("predictions", guess), ("labels", truth)) if (values == values[0]).all()]
     result, notes = {}, []
-    for name in task.metrics:
+    for name in names:
         if name not in measures:
             continue
         if constant and name in ("mcc", "pearson", "spearman"):

@@ -96,7 +96,9 @@ def read_conll(file: Path, token: int, tag: int, entities: bool, may_hide: bool 
             if len(fields) < (1 if hidden else needed):
                 fault = f"{file}, line {number}: {len(fields)} columns, and column {needed} is asked for: {line[:60]}"
                 break
-            words.append(fields[0 if hidden else token - 1 if token > 0 else token].strip())
+            words.append(
+                fields[0 if hidden and len(fields) < abs(token) else token - 1 if token > 0 else token].strip()
+            )
             if not words[-1]:
                 fault = f"{file}, line {number}: the token is empty"
                 break

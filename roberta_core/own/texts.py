@@ -134,8 +134,6 @@ def read_texts(file: Path, kind: Kind, columns: Columns, may_hide: bool = False)
     try:
         rows = read_table(file, (*columns.text, *columns.label), funnel)
         hidden = may_hide and all(_absent(row.get(name)) for _, row in rows for name in columns.label)
-        # a text without any label is a row like any other
-        hidden = hidden and (kind != "multi-label" or len(columns.label) > 1 or bool(rows))
     except BadInput:
         if not may_hide:
             raise
