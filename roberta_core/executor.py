@@ -9,11 +9,15 @@ of one) and should return something small: the bulk goes to files. Shards go to 
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from roberta_core.arrow_alone import keep_pandas_out
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -38,8 +42,21 @@ def worker_count(workers: int) -> int:
     return workers or len(os.sched_getaffinity(0))
 
 
-def _end_with_parent() -> None:
-    """Ends this worker when the process that began the work is gone: by SIGKILL it leaves its workers waiting for ever."""
+def _start_method() -> str:
+    """`fork` from a process that has nothing but this thread, and `forkserver` from any other.
+
+    A fork has what the stage has imported, at once; from the fork server every worker imports it anew, half a second a
+    worker and stage. But a fork beside other threads has their locks and not the threads to open them; torch's threads are
+    not Python's, so they are asked for by name. Those of numpy's OpenBLAS and of Arrow are made for forks.
+    """
+    return "fork" if threading.active_count() == 1 and "torch" not in sys.modules else "forkserver"
+
+
+def _begin_worker() -> None:
+    """Makes this process a worker: a forked one has the handlers of the stage. Ends it when the process that began the
+    work is gone, which by SIGKILL leaves its workers waiting for ever."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_pandas_out()
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -72,10 +89,8 @@ def map_shards(
         yield from map(function, shards)
         return
     before = set(multiprocessing.active_children())
-    # forkserver: no copy of this process's threads and locks (fork), no re-import of the caller's module (spawn).
-    with ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("forkserver"), initializer=_end_with_parent
-    ) as pool:
+    context = multiprocessing.get_context(_start_method())
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as pool:
         waiting = []
         try:
             for shard in shards:

@@ -1,4 +1,7 @@
-"""Locks that die with their holder: `flock` on a small file. A killed process leaves nothing to clean up by hand."""
+"""Locks that die with their holder: `flock` on a small file. A killed process leaves nothing to clean up by hand.
+
+A forked worker lets go of what its parent holds, so that the lock ends with the parent and not with the last worker.
+"""
 
 import fcntl
 import os
@@ -7,6 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roberta_core.errors import TryAgain
+
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -28,6 +42,8 @@ def held_lock(file: Path, what: str) -> Iterator[int]:
             raise TryAgain(f"{what} (process {holder or 'unknown'}).", "Wait until it is done, or stop it.") from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        _held.add(handle)
         yield handle
     finally:
+        _held.discard(handle)
         os.close(handle)

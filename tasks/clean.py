@@ -61,4 +61,4 @@ def run(params: Params, source: str) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main("clean", run))
+    sys.exit(main("clean", run, arrow_alone=True))

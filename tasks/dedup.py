@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_dir, read_json, write_json
-from roberta_core.data.corpus import Corpus, open_corpus, read_rows
+from roberta_core.data.corpus import Corpus, holding, open_corpus, read_rows
 from roberta_core.data.dedup import Verdict, deduplicate
-from roberta_core.data.documents import open_shard
 from roberta_core.data.funnel import EXAMPLE_CHARS, EXAMPLES, Funnel
 from roberta_core.data.paragraphs import repeated_paragraphs
 from roberta_core.errors import BadInput
@@ -97,13 +96,10 @@ def funnel_of(corpus: Corpus, verdict: Verdict) -> Funnel:
         kept=int(keep.sum()),
         dropped={reason: len(numbers) for reason, numbers in dropped.items() if len(numbers)},
     )
-    for part, path in enumerate(corpus.texts):
-        reader, start = open_shard(path), int(corpus.starts[part])
-        for index in range(reader.num_record_batches):
-            texts = reader.get_batch(index).column("text")
-            lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False)
-            funnel.chars += int(lengths[keep[start : start + len(texts)]].sum())
-            start += len(texts)
+    # clean has counted the characters of all: only the documents that go are read
+    funnel.chars = sum(read_json(CLEAN / source / "funnel.json")["chars"] for source in dict.fromkeys(corpus.sources))
+    for batch, rows, _ in holding(corpus, corpus.texts, np.flatnonzero(~keep)):
+        funnel.chars -= pc.sum(pc.utf8_length(batch.column("text").take(pa.array(rows)))).as_py()
     for reason, numbers in dropped.items():
         texts = read_rows(corpus, [*numbers[:EXAMPLES], *verdict.kept_for[numbers[:EXAMPLES]]])
         for number in numbers[:EXAMPLES]:
@@ -134,4 +130,4 @@ def clusters_of(corpus: Corpus, verdict: Verdict) -> pa.Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main("dedup", run))
+    sys.exit(main("dedup", run, arrow_alone=True))

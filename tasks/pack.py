@@ -101,4 +101,4 @@ def run(params: Params) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main("pack", run))
+    sys.exit(main("pack", run, arrow_alone=True))

@@ -252,4 +252,4 @@ def batches_of(
 
 
 if __name__ == "__main__":
-    sys.exit(main("shard", run))
+    sys.exit(main("shard", run, arrow_alone=True))

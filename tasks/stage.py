@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from roberta_core.arrow_alone import keep_pandas_out
 from roberta_core.atomic import write_json
 from roberta_core.errors import EXIT_FAILED, EXIT_TRY_AGAIN, BadParams, Preempted, UserError
 from roberta_core.executor import on_cluster
@@ -75,8 +76,15 @@ def _check_arguments(stage: str, run: Callable[..., dict], arguments: Sequence[s
         raise BadParams(f"{len(arguments)} arguments were given, {len(takes)} wanted.", f"Use: {usage}") from None
 
 
-def main(stage: str, run: Callable[..., dict], arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage as a process. Returns the exit code: 0 done, 75 try again, 1 a failure."""
+def main(
+    stage: str, run: Callable[..., dict], arguments: Sequence[str] | None = None, arrow_alone: bool = False
+) -> int:
+    """Runs one stage as a process. Returns the exit code: 0 done, 75 try again, 1 a failure.
+
+    `arrow_alone`: the stage works on Arrow and numpy, and has no use for pandas (`roberta_core.arrow_alone`).
+    """
+    if arrow_alone:
+        keep_pandas_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = stage_file(stage, arguments)
     signal.signal(signal.SIGTERM, _stop)

@@ -68,4 +68,4 @@ def run(params: Params) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main("tokenizer", run))
+    sys.exit(main("tokenizer", run, arrow_alone=True))

@@ -58,13 +58,13 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
 
 
 def _part_keys(work: tuple[int, Path], folder: Path, bands: int, rows: int) -> None:
-    """Writes the keys of one part's documents: one array uint64 [bands, documents]."""
+    """Writes the keys of one part's documents: uint64 [bands, documents], and nothing else."""
     part, path = work
     reader = open_shard(path)
     keys = [
         band_keys(signatures_in(reader.get_batch(index)), bands, rows) for index in range(reader.num_record_batches)
     ]
-    np.save(folder / f"{part:06d}.npy", np.concatenate([np.zeros((bands, 0), np.uint64), *keys], axis=1))
+    np.concatenate([np.zeros((bands, 0), np.uint64), *keys], axis=1).tofile(folder / f"{part:06d}.keys")
 
 
 class Bands:
@@ -82,7 +82,7 @@ class Bands:
         write = partial(_part_keys, folder=folder, bands=self.count, rows=rows)
         for _ in map_shards(write, enumerate(corpus.signatures), workers):
             pass
-        self._files = [folder / f"{part:06d}.npy" for part in range(len(corpus.signatures))]
+        self._files = [folder / f"{part:06d}.keys" for part in range(len(corpus.signatures))]
         self.partitions = int(chosen.sum()) // PARTITION_DOCUMENTS + 1
 
     def groups(self, band: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -95,13 +95,14 @@ class Bands:
         for partition in range(self.partitions):
             keys, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
             for file, start, stop in zip(self._files, self._starts, self._starts[1:]):
-                mine = np.load(file, mmap_mode="r")[band]
+                rows = int(stop - start)
+                mine = np.fromfile(file, np.uint64, count=rows, offset=band * rows * 8)
                 wanted = self._chosen[start:stop] & (mine != 0)
                 if self.partitions > 1:
                     wanted &= (mine >> np.uint64(1)) % np.uint64(self.partitions) == partition  # the last bit is set
-                rows = np.flatnonzero(wanted)
-                keys.append(mine[rows])
-                numbers.append(rows + int(start))
+                chosen = np.flatnonzero(wanted)
+                keys.append(mine[chosen])
+                numbers.append(chosen + int(start))
             yield grouped(np.concatenate(keys), np.concatenate(numbers))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from roberta_core.errors import BadInput
 from roberta_core.executor import map_shards
+from roberta_core.lock import held_lock
 
 ROOT = Path(__file__).parents[2]
 WORK = """
@@ -78,3 +79,54 @@ def test_an_error_ends_what_the_other_workers_do_before_it_is_raised(tmp_path):
     time.sleep(0.2)
     assert len(list(tmp_path.iterdir())) == left >= 2
     assert list(map_shards(abs, range(-3, 0), 2)) == [3, 2, 1], "and the next work is not harmed"
+
+
+ALONE = """
+import os, sys, threading
+from roberta_core.executor import map_shards
+
+def work(number):
+    try:
+        import pandas
+        pandas = True
+    except ImportError:
+        pandas = False
+    return os.getppid(), pandas
+
+if __name__ == "__main__":
+    if "thread" in sys.argv:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    if "torch" in sys.argv:
+        import torch
+    print(os.getpid(), *{each for each in map_shards(work, range(4), 2)})
+"""
+
+
+@pytest.mark.parametrize("beside, forked", [("", True), ("thread", False), ("torch", False)])
+def test_workers_are_forked_from_a_process_of_one_thread_only(tmp_path, beside, forked):
+    script = tmp_path / "work.py"
+    script.write_text(ALONE)
+    done = subprocess.run(
+        [sys.executable, str(script), beside],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    parent, told = done.stdout.split(maxsplit=1)
+    assert (told.strip() == f"({parent}, False)") == forked
+    assert "True" not in told, "a worker imports no pandas"
+
+
+def test_a_lock_ends_with_its_holder_though_a_worker_lives_on(tmp_path):
+    with held_lock(tmp_path / "lock", "A"):
+        ready, tell = os.pipe()
+        worker = os.fork()
+        if not worker:
+            os.write(tell, b".")
+            time.sleep(60)
+            os._exit(0)
+        os.read(ready, 1)
+    try:
+        with held_lock(tmp_path / "lock", "B"):
+            assert alive(worker)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
