@@ -19,27 +19,48 @@ BLOCK_ELEMENTS = 1 << 27
 GPU, one."""
 
 
+def _drops_unused(labels: torch.Tensor) -> bool:
+    """Whether rows without a label are left out before: nobody waits for a CPU to count."""
+    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _tile(
-    logits: torch.Tensor, labels: torch.Tensor, ignored: int, of_logits: torch.Tensor | None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ignored: int,
+    of_logits: torch.Tensor | None,
+    workspace: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One tile: its loss and its right predictions, summed.
 
     Args:
         logits: [T, V].
         labels: int64 [T].
-        of_logits: [T, V], takes the gradient of the logits; None where none is wanted.
+        of_logits: [T, V], takes the gradient of the logits, may be `logits`; None where none is wanted.
+        workspace: float32 [at least T, V], and no label is `ignored`; None: probabilities get memory of their own.
     """
     used = labels.ne(ignored)
     target = labels.masked_fill(~used, 0)[:, None]
-    probs = torch.softmax(logits, -1, dtype=torch.float32)
-    top, best = probs.max(-1, keepdim=True)
+    if workspace is None:
+        probs = torch.softmax(logits, -1, dtype=torch.float32)
+        top, best = probs.max(-1, keepdim=True)
+        largest = logits.gather(1, best).float()
+        hit = best == target
+    else:  # the same for a CPU, where to find the place of a maximum takes five times as long as the maximum
+        values = workspace[: len(logits)].copy_(logits)
+        largest = values.amax(-1, keepdim=True)
+        probs = torch.softmax(values, -1, out=values)
+        top = probs.amax(-1, keepdim=True)
+        hit = probs.gather(1, target) == top
+        among = hit[:, 0].nonzero()[:, 0]  # of several largest ones the first counts
+        hit[among] = probs[among].argmax(-1, keepdim=True) == target[among]
     # log of the sum of exponentials, from the largest term: no term is lost to underflow
-    normaliser = logits.gather(1, best).float() - top.log()
-    losses = (normaliser - logits.gather(1, target).float())[:, 0]
+    losses = (largest - top.log() - logits.gather(1, target).float())[:, 0]
     loss = losses.masked_fill(~used, 0.0).sum()
-    right = ((best == target)[:, 0] & used).sum()
+    right = (hit[:, 0] & used).sum()
     if of_logits is not None:
-        of_logits.copy_(probs.scatter_add_(1, target, torch.full_like(top, -1.0)).mul_(used[:, None]))
+        probs.scatter_add_(1, target, torch.full_like(top, -1.0))
+        of_logits.copy_(probs.mul_(used[:, None]) if workspace is None else probs)
     return loss, right
 
 
@@ -59,14 +80,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_hidden = torch.empty_like(hidden) if wants else None
         of_embedding = None
         of_bias = torch.zeros_like(bias, dtype=torch.float32) if wants else None
+        workspace = None
+        if _drops_unused(labels):
+            workspace = torch.empty(min(rows, tile_rows), vocabulary, dtype=torch.float32)
         for start in range(0, rows, block_rows):
             here = slice(start, min(start + block_rows, rows))
             of_logits = hidden.new_empty(here.stop - start, vocabulary) if wants else None
             for first in range(start, here.stop, tile_rows):
                 tile = slice(first, min(first + tile_rows, here.stop))
                 gradient = of_logits[first - start : tile.stop - start] if wants else None
-                logits = torch.addmm(bias, hidden[tile], embedding.t())
-                tile_loss, tile_right = _tile(logits, labels[tile], ignored, gradient)
+                logits = torch.addmm(bias, hidden[tile], embedding.t(), out=None if workspace is None else gradient)
+                tile_loss, tile_right = _tile(logits, labels[tile], ignored, gradient, workspace)
                 loss += tile_loss
                 right += tile_right
                 if wants:
@@ -102,7 +126,7 @@ def linear_cross_entropy(
     Returns:
         The loss in nats, float32, and the number of rows whose most likely class is their label, int64; both summed.
     """
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():  # nobody waits for a CPU to count
+    if _drops_unused(labels):
         used = labels.ne(ignored)
         hidden, labels = hidden[used], labels[used]
     padded = len(embedding) - len(bias)

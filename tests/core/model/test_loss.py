@@ -62,11 +62,28 @@ def test_extreme_logits_keep_their_loss():
     assert total == 800.0 and right == 1
 
 
+def test_of_equal_largest_logits_the_first_is_the_prediction():
+    hidden, embedding = torch.ones(3, 1), torch.tensor([[1.0], [2.0], [2.0], [2.0]])
+    _, right = linear_cross_entropy(hidden, embedding, torch.zeros(4), torch.tensor([1, 2, 3]))
+    assert right == 1
+
+
+def test_what_runs_on_a_gpu_gives_the_same(monkeypatch):
+    """There the place of the maximum is looked for in every row, and rows without a label stay."""
+    hidden, embedding, bias, labels = inputs(torch.bfloat16)
+    (total, right, gradients), _ = both(hidden, embedding, bias, labels)
+    monkeypatch.setattr(loss, "_drops_unused", lambda labels: False)
+    (other_total, other_right, other_gradients), _ = both(hidden, embedding, bias, labels)
+    assert right == other_right
+    torch.testing.assert_close(total, other_total)
+    torch.testing.assert_close(gradients, other_gradients, atol=2e-2, rtol=2e-2)
+
+
 def test_no_gradient_is_made_where_none_is_wanted(monkeypatch):
     hidden, embedding, bias, labels = inputs()
     asked = []
     real = loss._tile
-    monkeypatch.setattr(loss, "_tile", lambda *args: asked.append(args[-1]) or real(*args))
+    monkeypatch.setattr(loss, "_tile", lambda *args: asked.append(args[3]) or real(*args))
     with torch.no_grad():
         total, _ = linear_cross_entropy(hidden, embedding, bias, labels)
     assert asked == [None] and not total.requires_grad
