@@ -5,7 +5,7 @@ So a text can be cut at places where the pattern is sure to split, and the ids o
 English has some five bytes a part, and only one part in twenty of 14 MB is new. Everything is done for a megabyte at a time in
 numpy, on the bytes of the Arrow column: classes of bytes, cuts between classes, the part itself as a key of 16 bytes (no
 hash stands for it, so nothing can be mistaken), and a table that knows the keys that were met. New parts, and parts longer
-than a key, go to the tokenizer.
+than a key, go to the tokenizer; where a part is a plain word or number, straight to its merges, in less than half the time.
 
 The cuts are between bytes of ASCII, where the pattern's rule is plain, and before a space that follows a letter of another
 script; wherever the pattern might not split, nothing is cut. Text without such places, as Chinese is, goes to the tokenizer
@@ -14,6 +14,7 @@ megabyte.
 """
 
 import json
+import re
 from itertools import chain
 
 import numpy as np
@@ -60,6 +61,11 @@ def _cuts() -> np.ndarray:
     return table.reshape(-1)
 
 
+PLAIN = re.compile(" ?(?:[A-Za-z]+|[0-9]+)")
+"""A part that the pattern does not split any further, and that byte-level BPE spells as it is, but for the space."""
+SPELLED_SPACE = "\u0120"
+"""How byte-level BPE spells a space."""
+
 CLASSES, CUTS = _classes(), _cuts()
 _SHIFTED = CLASSES << 3
 _LOW = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
@@ -94,7 +100,7 @@ class Encoder:
         self.tokenizer, self.dtype = tokenizer, dtype
         self.fast = splits_alike(tokenizer)
         if self.fast:
-            self._table = PartTable(dtype)
+            self._table, self._model = PartTable(dtype), tokenizer.model
 
     def encode(self, column: pa.Array) -> list[np.ndarray]:
         """The ids of each text of a string column without nulls, no special tokens added."""
@@ -107,6 +113,19 @@ class Encoder:
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [each.ids for each in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _encode_parts(self, parts: list[str]) -> list[list[int]]:
+        """As `_encode`. The tokenizer's own way makes seven lists a text, of which one is wanted."""
+        ids: list[list[int]] = [[]] * len(parts)
+        others = []
+        for place, part in enumerate(parts):
+            if PLAIN.fullmatch(part):
+                ids[place] = [token.id for token in self._model.tokenize(part.replace(" ", SPELLED_SPACE))]
+            else:
+                others.append(place)
+        for place, found in zip(others, self._encode([parts[place] for place in others])):
+            ids[place] = found
+        return ids
 
     def _by_parts(self, column: pa.Array) -> tuple[np.ndarray, np.ndarray] | None:
         """All ids in a row, and where each text's begin and end in them (int64 [texts + 1]); None where cutting does not pay."""
@@ -150,13 +169,13 @@ class Encoder:
             once = np.ones(len(order), bool)
             once[1:] = (low[order][1:] != low[order][:-1]) | (high[order][1:] != high[order][:-1])
             one = order[once]
-            table.add(low[one], high[one], self._encode(_strings(text, starts[one], lengths[one])))
+            table.add(low[one], high[one], self._encode_parts(_strings(text, starts[one], lengths[one])))
             slots[new] = table.find(low[new], high[new])
         long = np.flatnonzero(~short)
         places, counts = table.places[slots], table.counts[slots].astype(np.int64)
         pool = table.pool
         if len(long):
-            encoded = self._encode(_strings(text, starts[long], lengths[long]))
+            encoded = self._encode_parts(_strings(text, starts[long], lengths[long]))
             counts[long] = [len(each) for each in encoded]
             places[long] = len(pool) + np.cumsum(counts[long]) - counts[long]
             pool = np.concatenate([pool, np.fromiter(chain.from_iterable(encoded), self.dtype)])

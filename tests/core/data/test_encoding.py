@@ -76,6 +76,18 @@ def test_every_pair_of_ascii_and_every_space(tokenizer):
     assert by_parts(Encoder(tokenizer, np.dtype(np.uint16)), given_texts) == plain(tokenizer, given_texts)
 
 
+def test_a_plain_part_is_one_piece_of_the_pattern_and_merges_alike(tokenizer):
+    parts = [
+        f"{space}{word}"
+        for space in ("", " ")
+        for word in ("a", "they", "don", "hats", "Zq", "0", "2024", "xyzzy" * 9)
+    ]
+    assert all(encoding.PLAIN.fullmatch(part) for part in parts)
+    assert Encoder(tokenizer, np.dtype(np.uint16))._encode_parts(parts) == plain(tokenizer, parts)
+    for other in ("'re", " don't", "a1", "  a", "a ", "é", "\n", "a\n", " ", ""):
+        assert not encoding.PLAIN.fullmatch(other)
+
+
 def test_small_sections_and_a_table_that_overflows(tokenizer, monkeypatch):
     monkeypatch.setattr(encoding, "SECTION_BYTES", 50)
     monkeypatch.setattr(encoding, "TABLE_BITS", 6)
