@@ -1,8 +1,9 @@
 """Time and memory of the data stages as the corpus grows, two processes against one, and what a new source costs.
 
     python benchmarks/scale.py sizes 50 150 500      # a table by stage; each stage is a process of its own, as under DVC
-    python benchmarks/scale.py workers 100           # one process against two
+    python benchmarks/scale.py workers 100           # one process on one core against two on two, and what two can give at all
     python benchmarks/scale.py add 150               # a source of a tenth more, against all anew: seconds, and the same bytes
+    python benchmarks/scale.py add 150 --project p   # the same; what stands before the new source is built there once
 
 The text is benchmarks/growing.py's, from ../shared/data or --data. Nothing is written beside a temporary folder.
 """
@@ -19,12 +20,15 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.ceiling import ceilings  # noqa: E402
 from benchmarks.growing import write_corpus  # noqa: E402
 from benchmarks.watched import Watched, run  # noqa: E402
 from roberta_core.atomic import digest_of, read_json  # noqa: E402
 
 SAMPLE_MB = 32
 """Text that the tokenizer learns from: less than the smallest size, so that its memory is the same for all."""
+
+CEILING_ROUNDS = 3
 
 OUTS = ("raw", "clean", "dedup", "shards", "packed")
 
@@ -38,6 +42,7 @@ def project(folder: Path, sources: list[str], workers: int, **sections: dict) ->
     params["shard"] = {**params["shard"], "shard_mb": 16}
     for name, section in sections.items():
         params[name] = {**params.get(name, {}), **section}
+    (folder / "params.yaml").unlink(missing_ok=True)  # it may be a link
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf8")
 
 
@@ -67,17 +72,17 @@ def stages_of(sources: list[str]) -> list[str]:
     return [*per_source, "dedup", "shard", "tokenizer", "pack"]
 
 
-def run_stage(folder: Path, stage: str) -> Watched:
-    """One stage as a process."""
+def run_stage(folder: Path, stage: str, cores: int = 0) -> Watched:
+    """One stage as a process, on so many cores (0: all)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return run([sys.executable, "-m", *f"tasks.{stage}".split()], folder, environment)
+    return run([sys.executable, "-m", *f"tasks.{stage}".split()], folder, environment, cores)
 
 
-def run_stages(folder: Path, stages: list[str]) -> dict[str, Watched]:
+def run_stages(folder: Path, stages: list[str], cores: int = 0) -> dict[str, Watched]:
     """Stages one after the other, summed by their first word."""
     found: dict[str, Watched] = {}
     for stage in stages:
-        one, name = run_stage(folder, stage), stage.split()[0]
+        one, name = run_stage(folder, stage, cores), stage.split()[0]
         if name in found:
             was = found[name]
             one = Watched(
@@ -133,7 +138,10 @@ def sizes(args: argparse.Namespace) -> None:
 
 
 def workers(args: argparse.Namespace) -> None:
-    """One process against two, by stage, interleaved."""
+    """One process on one core against two on two, by stage, interleaved; and the machine's own ratio.
+
+    On one core, because the tokenizer's threads would make more than one core's work of one process.
+    """
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
         text = corpus(args, folder / "in", args.mb)
@@ -143,59 +151,90 @@ def workers(args: argparse.Namespace) -> None:
             for count in (1, 2):
                 fresh(folder)
                 project(folder, ["books", "wiki"], count)
-                found[count].append(run_stages(folder, stages_of(["books", "wiki"])))
+                found[count].append(run_stages(folder, stages_of(["books", "wiki"]), count))
                 digests.add(tuple(digest_of(folder / "data" / out) for out in OUTS))
+        machine = ceilings(folder, CEILING_ROUNDS)
     print(
         f"{text:.0f} MB, {args.rounds} rounds, medians; the bytes are {'the same' if len(digests) == 1 else 'NOT THE SAME'}"
     )
     print("| stage | one process | two | ratio |\n|---|---|---|---|")
-    total = {1: 0.0, 2: 0.0}
+    rows = {}
     for stage in found[1][0]:
-        middle = {
-            count: sorted(each[stage].seconds for each in found[count])[len(found[count]) // 2] for count in (1, 2)
-        }
-        total = {count: total[count] + middle[count] for count in (1, 2)}
-        print(f"| {stage} | {middle[1]:.1f} s | {middle[2]:.1f} s | {middle[1] / middle[2]:.2f} |")
-    print(f"| all | {total[1]:.1f} s | {total[2]:.1f} s | {total[1] / total[2]:.2f} |")
+        rows[stage] = [
+            sorted(each[stage].seconds for each in found[count])[len(found[count]) // 2] for count in (1, 2)
+        ]
+    rows["all"] = [sum(each[column] for each in rows.values()) for column in (0, 1)]
+    rows |= {f"the machine: {kernel}": seconds for kernel, seconds in machine.items()}
+    for told, (one, two) in rows.items():
+        print(f"| {told} | {one:.1f} s | {two:.1f} s | {one / two:.2f} |")
+
+
+def build_before(args: argparse.Namespace, folder: Path) -> float:
+    """The project without the new source, built in `folder`, unless it stands there. Returns the MB of the new source."""
+    if not (folder / "models-before").is_dir():
+        corpus(args, folder / "in", args.mb)
+        # text of a round of its own, like nothing before
+        corpus(args, folder / "in" / "new", args.mb / 10, first_round=90)
+        project(folder, ["books", "wiki"], args.workers)
+        run_stages(folder, stages_of(["books", "wiki"]))
+        shutil.copytree(folder / "models", folder / "models-before")
+    return sum(file.stat().st_size for file in (folder / "in" / "new").rglob("*") if file.is_file()) / 1e6
 
 
 def add(args: argparse.Namespace) -> None:
-    """A source of a tenth more: what is new, against all anew; with the tokenizer as it was, and with a new one."""
-    old, sources = ["books", "wiki"], ["books", "wiki", "new"]
-    to_shards = [f"{stage} {source}" for stage in ("download", "clean") for source in sources] + ["dedup", "shard"]
+    """A source of a tenth more: what is new, against all anew, in turns; the tokenizer as it was.
+
+    With --new-tokenizer also a tokenizer that is learned anew, which packing depends on as a whole.
+    """
+    sources = ["books", "wiki", "new"]
+    new_stages = ["download new", "clean new", "dedup", "shard", "pack"]
+    all_stages = [f"{stage} {source}" for stage in ("download", "clean") for source in sources]
+    all_stages += ["dedup", "shard", "pack"]
+    found: dict[str, list[dict[str, Watched]]] = {"grown": [], "anew": []}
+    same: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
-        folder = Path(name)
-        text = corpus(args, folder / "in", args.mb)
-        # text of a round of its own, like nothing before
-        new = corpus(args, folder / "in" / "new", args.mb / 10, first_round=90)
-        project(folder, old, args.workers)
-        run_stages(folder, stages_of(old))
-        shutil.copytree(folder / "models", folder / "models-before")
-        project(folder, sources, args.workers)
-        grown = run_stages(folder, ["download new", "clean new", "dedup", "shard", "pack"])
-        grown_digests = {out: digest_of(folder / "data" / out) for out in OUTS}
-        grown |= {f"{stage}, new tokenizer": one for stage, one in run_stages(folder, ["tokenizer", "pack"]).items()}
-        last = digest_of(folder / "data" / "packed")
-        fresh(folder)
-        (folder / "models-before").rename(folder / "models")
-        anew = run_stages(folder, [*to_shards, "pack"])
-        same = {out: digest_of(folder / "data" / out) == grown_digests[out] for out in OUTS}
-        shutil.rmtree(folder / ".work")
-        anew |= {f"{stage}, new tokenizer": one for stage, one in run_stages(folder, ["tokenizer", "pack"]).items()}
-        same["packed with a new tokenizer"] = digest_of(folder / "data" / "packed") == last
-    print(f"{text:.0f} MB, then {new:.0f} MB more; the same bytes: {same}")
-    print("| stage | all anew | with what is new | share |\n|---|---|---|---|")
-    for stage in anew:
-        whole, part = anew[stage].seconds, grown[stage].seconds
-        print(f"| {stage} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
+        before = args.project or Path(name) / "before"
+        before.mkdir(parents=True, exist_ok=True)
+        new = build_before(args, before)
+        for turn in range(args.rounds):
+            digests = {}
+            for case, stages in (("grown", new_stages), ("anew", all_stages)):
+                folder = Path(name) / f"{case}-{turn}"
+                shutil.copytree(before, folder, copy_function=os.link)
+                project(folder, sources, args.workers)
+                if case == "anew":
+                    fresh(folder)
+                    shutil.copytree(folder / "models-before", folder / "models", copy_function=os.link)
+                found[case].append(run_stages(folder, stages))
+                digests[case] = {out: digest_of(folder / "data" / out) for out in OUTS}
+                if args.new_tokenizer:
+                    if case == "anew":
+                        shutil.rmtree(folder / ".work")
+                    last = run_stages(folder, ["tokenizer", "pack"])
+                    found[case][-1] |= {f"{stage}, new tokenizer": one for stage, one in last.items()}
+                    digests[case]["packed with a new tokenizer"] = digest_of(folder / "data" / "packed")
+                shutil.rmtree(folder)
+            for out, digest in digests["anew"].items():
+                same[out] = same.get(out, True) and digest == digests["grown"][out]
+    print(f"{args.mb:.0f} MB, then {new:.0f} MB more, {args.rounds} rounds, medians; the same bytes: {same}")
+    print("| stage | all anew | with what is new | share | peak memory |\n|---|---|---|---|---|")
+    rows: dict[str, list[float]] = {}
+    for stage in found["anew"][0]:
+        rows[stage] = [
+            sorted(each[stage].seconds for each in found[case])[args.rounds // 2] for case in ("anew", "grown")
+        ]
+        peak = max(each[stage].peak_mb for case in found.values() for each in case)
+        print(_shared(stage, *rows[stage]) + f" {peak:.0f} MB |")
     shards = ["download", "clean", "dedup", "shard"]
-    for told, stages in (
-        ("to shards", shards),
-        ("to packed rows, the tokenizer as it was", [*shards, "pack"]),
-        ("to packed rows, a new tokenizer", [*shards, "tokenizer, new tokenizer", "pack, new tokenizer"]),
-    ):
-        whole, part = (sum(each[stage].seconds for stage in stages) for each in (anew, grown))
-        print(f"| {told} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |")
+    sums = {"to shards": shards, "to packed rows, the tokenizer as it was": [*shards, "pack"]}
+    if args.new_tokenizer:
+        sums["to packed rows, a new tokenizer"] = [*shards, "tokenizer, new tokenizer", "pack, new tokenizer"]
+    for told, stages in sums.items():
+        print(_shared(told, *(sum(rows[stage][column] for stage in stages) for column in (0, 1))) + " |")
+
+
+def _shared(told: str, whole: float, part: float) -> str:
+    return f"| {told} | {whole:.1f} s | {part:.1f} s | {part / whole:.0%} |"
 
 
 def main() -> None:
@@ -210,6 +249,9 @@ def main() -> None:
         sub.add_argument("--dir", type=Path, help="where the temporary folder goes")
         sub.add_argument("--workers", type=int, default=2)
         sub.add_argument("--rounds", type=int, default=1)
+        if command is add:
+            sub.add_argument("--project", type=Path, help="where the project before the new source is kept")
+            sub.add_argument("--new-tokenizer", action="store_true")
         sub.set_defaults(run=command)
     args = parser.parse_args()
     args.run(args)

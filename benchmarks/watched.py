@@ -55,8 +55,8 @@ def _memory(pid: int) -> tuple[int, int]:
     return peak, anon
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> Watched:
-    """Runs `command` in `folder` to its end.
+def run(command: list[str], folder: Path, environment: dict[str, str], cores: int = 0) -> Watched:
+    """Runs `command` in `folder` to its end, held to the first `cores` cores of this process (0: all).
 
     Raises:
         SystemExit: it failed; what it said is printed.
@@ -77,6 +77,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> Watche
     before, started = os.times(), time.monotonic()
     with open(log, "w+", encoding="utf8") as said:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        os.sched_setaffinity(process.pid, sorted(os.sched_getaffinity(0))[: cores or None])
         watcher = threading.Thread(target=watch, args=(process.pid,))
         watcher.start()
         code = process.wait()
