@@ -10,12 +10,12 @@ import signal
 import sys
 import threading
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows import cli_data, cli_models, cli_registry
+from flows.cli_models import ModelArgument
 from flows.cli_stop import stoppable
 
 app = typer.Typer(
@@ -24,10 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="A model folder, a registered name (its champion), or models:/roberta-cola@champion.")
-]
 
 
 @app.callback()
@@ -159,18 +155,6 @@ def status() -> None:
         print("No model is registered yet.")
 
 
-def _open_model(name: str):
-    """The model of a folder, or the one inside a registered version."""
-    from roberta_core.inference import load_model
-
-    if not name.startswith("models:/") and (Path(name).is_dir() or "/" in name):
-        return load_model(name)
-    from flows.settings import find_root
-    from tasks.registry import open_registered
-
-    return open_registered(name, find_root())
-
-
 @app.command()
 def predict(
     model: ModelArgument,
@@ -179,7 +163,7 @@ def predict(
     """Predict: label and score from a classifier, a vector from an encoder. One line of JSON a text."""
     import json
 
-    for answer in _open_model(model).predict([text.replace("\\t", "\t") for text in texts]):
+    for answer in cli_models.open_model(model).predict([text.replace("\\t", "\t") for text in texts]):
         print(json.dumps(answer, ensure_ascii=False))
 
 
@@ -192,7 +176,7 @@ def fill(
     """Fill each <mask> of a text: the likeliest tokens and their probabilities."""
     from roberta_core.errors import BadInput
 
-    opened = _open_model(model)
+    opened = cli_models.open_model(model)
     if opened.kind != "encoder":
         raise BadInput(f"{model} is a classifier, which fills no gaps.", "Give an encoder, such as models/encoder.")
     for number, words in enumerate(opened.fill(text, top), 1):
