@@ -119,13 +119,14 @@ class Pretrain(Section):
 class Glue(Section):
     """Fine-tuning. `data: sample` makes sample tasks from the corpus; they are not GLUE and are never called so."""
 
-    data: Literal["sample", "local", "hub"] = Field(
-        "sample", description="Where the tasks come from: made from the corpus, a local folder, or the hub."
+    data: Literal["sample", "local", "parquet", "hub"] = Field(
+        "sample",
+        description="Where the tasks come from: made from the corpus, a local folder of official files, one of the hub's parquet files, or the hub.",
     )
     path: str = Field(
         "data/shards",
         min_length=1,
-        description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. hub: a file to watch (constraints.txt).",
+        description="sample: the document shards to make tasks from. local: a folder in GLUE's official layout. parquet: a folder with the hub's files, <config>/<split>-*.parquet. hub: a file to watch (constraints.txt).",
     )
     hub_name: str = Field("nyu-mll/glue", description="hub: the dataset's name.")
     hub_revision: str = Field("main", description="hub: commit or tag.")

@@ -1,29 +1,30 @@
 """Stage `taskdata`: the tasks to fine-tune on, as `data/glue/<TASK>/` in GLUE's official layout.
 
-Three origins, one layout, so that the glue stage knows no difference: sample tasks made from the corpus, a local folder
-that is copied byte for byte after it was read through, or the hub's tables written as the official files would be.
-`data/glue/origin.json` says which; sample tasks are never called GLUE.
+Four origins, one layout, so that the glue stage knows no difference: sample tasks made from the corpus, a local folder
+that is copied byte for byte after it was read through, or the hub's tables, from a folder of parquet files or from the hub
+itself, written as the official files would be. `data/glue/origin.json` says which; sample tasks are never called GLUE.
+
+The AX diagnostic, which MNLI's model predicts and nothing is trained on, comes with MNLI where the origin has it.
 """
 
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from roberta_core.atomic import atomic_dir, write_json
 from roberta_core.data.documents import read_shards
 from roberta_core.errors import BadInput, TryAgain
 from roberta_core.glue.layout import Split, read_split, write_file
 from roberta_core.glue.sample import DESCRIPTIONS, sample_tasks
-from roberta_core.glue.tasks import SPLITS, TASKS, Task
+from roberta_core.glue.tables import parquet_files, read_parquet, table_rows
+from roberta_core.glue.tasks import AX_LABELLED, SPLITS, TASKS, Task
 from tasks.params import Params
 from tasks.stage import main
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 OUT = Path("data/glue")
+AX_FOLDERS = ("AX", "diagnostic")
+"""Names of the diagnostic's folder: ours, and that of the usual download script."""
 
 
 def run(params: Params) -> dict:
@@ -45,11 +46,18 @@ def run(params: Params) -> dict:
             for task in tasks:
                 _copy(Path(section.path) / task.name, out / task.name, task)
             origin |= {"tasks": {task.name: "local folder in the official layout" for task in tasks}}
+        elif section.data == "parquet":
+            for task in tasks:
+                _from_parquet(Path(section.path), out / task.name, task)
+            origin |= {"tasks": {task.name: f"parquet files of {task.hub}" for task in tasks}}
         else:
             for task in tasks:
                 _from_hub(section.hub_name, section.hub_revision, out / task.name, task)
             origin |= {"name": section.hub_name, "revision": section.hub_revision}
             origin |= {"tasks": {task.name: f"{section.hub_name}, {task.hub}" for task in tasks}}
+        if "MNLI" in section.tasks and section.data != "sample" and _diagnostic(params, out / AX_LABELLED.name):
+            tasks = [*tasks, TASKS["AX"]]
+            origin["tasks"]["AX"] = "nothing is trained on it: the model of MNLI predicts it"
         # an error shall name the user's own file, not its copy
         given = Path(section.path) if section.data == "local" else out
         metrics = _check(given, tasks, section.data == "sample", section.sample_rows)
@@ -64,7 +72,7 @@ def _check(out: Path, tasks: list[Task], sample: bool, asked: int) -> dict[str, 
     for task in tasks:
         counts, broken = {}, 0
         for split in SPLITS:
-            for name, rows in read_split(out / task.name, task, split).items():
+            for name, rows in _read(out, task, split).items():
                 counts[name.removesuffix(".tsv")] = len(rows)
                 broken += rows.broken
         shown = ", ".join(f"{rows} {name}" for name, rows in counts.items())
@@ -78,6 +86,43 @@ def _check(out: Path, tasks: list[Task], sample: bool, asked: int) -> dict[str, 
         if broken:
             metrics[f"{task.name}.broken"] = broken
     return metrics
+
+
+def _read(root: Path, task: Task, split: str) -> dict[str, Split]:
+    if not task.predicted_by:
+        return read_split(root / task.name, task, split)
+    folder = next(root / name for name in AX_FOLDERS if (root / name).is_dir())
+    asked = AX_LABELLED if split == "dev" else task
+    return (
+        {} if not any((folder / name).is_file() for name in asked.files(split)) else read_split(folder, asked, split)
+    )
+
+
+def _diagnostic(params: Params, target: Path) -> bool:
+    """Brings the AX diagnostic along where the origin has it. Returns whether it has."""
+    section, task = params.glue, TASKS["AX"]
+    if section.data == "local":
+        folders = [Path(section.path) / name for name in AX_FOLDERS]
+        names = (*task.files("test"), *AX_LABELLED.files("dev"))
+        files = next(
+            ([each / name for name in names if (each / name).is_file()] for each in folders if each.is_dir()), []
+        )
+        if files:
+            target.mkdir(parents=True)
+        for file in files:
+            shutil.copyfile(file, target / file.name)
+        return bool(files)
+    if section.data == "parquet":
+        there = bool(parquet_files(Path(section.path), task.hub, "test"))
+        if there:
+            _from_parquet(Path(section.path), target, task)
+        return there
+    try:
+        _from_hub(section.hub_name, section.hub_revision, target, task)
+    except BadInput as error:
+        print(f"taskdata: without the AX diagnostic: {error.what}", flush=True)
+        return False
+    return True
 
 
 def _documents(folder: Path) -> Iterator[tuple[str, str]]:
@@ -111,29 +156,11 @@ def _copy(source: Path, target: Path, task: Task) -> None:
                 )
 
 
-def hub_rows(table: "Dataset", task: Task, split: str, name: str) -> Split:
-    """One split of a hub dataset as rows; the labels of test are hidden (-1) there, and left out here.
-
-    Raises:
-        BadInput: a column is missing, or a label is unknown.
-    """
-    needed = (*task.hub_texts, "label")
-    for column in needed:
-        if column not in table.column_names:
-            raise BadInput(
-                f"{name}: the column {column} is missing (found: {', '.join(table.column_names)}).",
-                f"Set glue.hub_name to a dataset with the columns of nyu-mll/glue ({', '.join(needed)}).",
-            )
-    texts = list(zip(*(table[column] for column in task.hub_texts)))
-    labels = list(table["label"]) if split != "test" else []
-    allowed = range(len(task.values)) if task.values else None
-    for row, label in enumerate(labels):
-        if label is None or (allowed is not None and label not in allowed):
-            raise BadInput(
-                f"{name}, row {row}, column label: unknown label {label!r}.",
-                f"{task.name} takes 0 to {len(task.values) - 1}." if task.values else f"{task.name} takes numbers.",
-            )
-    return Split(texts, labels, list(range(len(texts))))
+def _from_parquet(folder: Path, target: Path, task: Task) -> None:
+    """Writes one task of a folder with the hub's parquet files in the official layout."""
+    for split in SPLITS:
+        for file, rows in read_parquet(folder, task, split).items():
+            write_file(target / file, task, split, rows, "hub")
 
 
 def _from_hub(hub_name: str, revision: str, target: Path, task: Task) -> None:
@@ -165,13 +192,9 @@ def _from_hub(hub_name: str, revision: str, target: Path, task: Task) -> None:
         for file, name in zip(task.files(split), task.hub_splits(split)):
             if name not in table:
                 raise BadInput(f"{hub_name}, {task.hub}: there is no split {name}.", "Mend glue.hub_name.")
-            write_file(
-                target / file,
-                task,
-                split,
-                hub_rows(table[name], task, split, f"{hub_name}, {task.hub}, {name}"),
-                "hub",
-            )
+            columns = {column: list(table[name][column]) for column in table[name].column_names}
+            rows = table_rows(columns, task, split, f"{hub_name}, {task.hub}, {name}", "glue.hub_name")
+            write_file(target / file, task, split, rows, "hub")
 
 
 def _first(error: BaseException) -> str:

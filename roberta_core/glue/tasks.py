@@ -1,11 +1,11 @@
-"""The nine GLUE tasks as one table: columns, labels, files, metrics. Whoever needs a task's rule reads its row here.
+"""GLUE as one table, nine tasks and the AX diagnostic: columns, labels, files, metrics. A task's rules are its row here.
 
 Layout: the zip files that gluebenchmark.com hands out. Label order: `nyu-mll/glue` on the Hugging Face hub, so that
 the ids of a classifier trained here and of one trained there mean the same. Metrics: Wang et al. 2018 (arXiv
 1804.07461), table 1; the first of a task's is the one that RoBERTa's dev tables show (arXiv 1907.11692, table 8).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roberta_core.errors import BadParams
@@ -31,6 +31,7 @@ class Task:
         columns: all columns, in order, of train, dev and test.
         headerless: splits whose files have no header.
         matched: MNLI alone: dev and test come twice, from the genres of train and from others.
+        predicted_by: AX alone: it has no train and no dev; the model of this task predicts it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task:
     columns: dict[str, tuple[str, ...]]
     headerless: tuple[str, ...] = ()
     matched: bool = False
+    predicted_by: str = ""
 
     @property
     def kind(self) -> Literal["classification", "regression"]:
@@ -61,13 +63,17 @@ class Task:
         return len(self.values) or 1
 
     def files(self, split: str) -> tuple[str, ...]:
-        """File names of a split; the first is the one that counts."""
+        """File names of a split; the first is the one that counts. None where the task has no such split."""
+        if self.predicted_by:
+            return tuple(f"{DIAGNOSTIC[each]}.tsv" for each in self.columns if each == split)
         if self.matched and split != "train":
             return (f"{split}_matched.tsv", f"{split}_mismatched.tsv")
         return (f"{split}.tsv",)
 
     def hub_splits(self, split: str) -> tuple[str, ...]:
         """Names of the same splits on the hub, in the order of `files`."""
+        if self.predicted_by and split != "test":
+            return ()
         name = {"train": "train", "dev": "validation", "test": "test"}[split]
         return (f"{name}_matched", f"{name}_mismatched") if self.matched and split != "train" else (name,)
 
@@ -84,6 +90,10 @@ _S1_S2 = ("sentence1", "sentence2")
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
 _MNLI_LABELS = ("entailment", "neutral", "contradiction")
+_PHENOMENA = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge", "Domain")
+
+DIAGNOSTIC = {"test": "diagnostic", "dev": "diagnostic-full"}
+"""AX's two files: the leaderboard's, without labels, and the one with labels, which its authors published later."""
 
 
 def _same(train_and_dev: tuple[str, ...], test: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -135,17 +145,37 @@ TASKS: dict[str, Task] = {
             {"train": (*_MNLI, "label1", "gold_label"), "dev": (*_MNLI, *_ANNOTATORS, "gold_label"), "test": _MNLI},
             matched=True,
         ),
+        Task(
+            "AX", "ax", _S1_S2, ("premise", "hypothesis"), "", _MNLI_LABELS, _MNLI_LABELS, ("mcc",), {"test": _PAIR},
+            predicted_by="MNLI",
+        ),
     )
 }
 # fmt: on
 
+AX_LABELLED = replace(
+    TASKS["AX"],
+    texts=("Premise", "Hypothesis"),
+    label="Label",
+    columns={"dev": (*_PHENOMENA, "Premise", "Hypothesis", "Label")},
+)
+"""AX as its file with labels has it: read as a dev split."""
+
+TRAINED = tuple(task.name for task in TASKS.values() if not task.predicted_by)
+"""The tasks that are fine-tuned on."""
+
 
 def task_named(name: str) -> Task:
-    """The row of a task.
+    """The row of a task that is fine-tuned on.
 
     Raises:
-        BadParams: there is no such task.
+        BadParams: there is no such task, or it has nothing to train on.
     """
-    if name not in TASKS:
-        raise BadParams(f"There is no task {name}.", f"Name one of {', '.join(TASKS)}.")
+    if name in TASKS and TASKS[name].predicted_by:
+        raise BadParams(
+            f"{name} has no training rows: the model of {TASKS[name].predicted_by} predicts it.",
+            "Fine-tune that one; roberta glue submit and roberta glue diagnostic do the rest.",
+        )
+    if name not in TRAINED:
+        raise BadParams(f"There is no task {name}.", f"Name one of {', '.join(TRAINED)}.")
     return TASKS[name]

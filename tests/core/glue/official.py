@@ -78,6 +78,28 @@ FILES = {
     },
 }  # fmt: skip
 
+_AX_FULL = "Lexical Semantics\tPredicate-Argument Structure\tLogic\tKnowledge\tDomain\tPremise\tHypothesis\tLabel"
+DIAGNOSTIC = {
+    "diagnostic.tsv": [
+        "index\tsentence1\tsentence2",
+        "0\tThe cat sat.\tThe cat did not sit.",
+        '1\tIt "rains.\tIt rains.',
+    ],
+    "diagnostic-full.tsv": [
+        _AX_FULL,
+        "\t\tNegation\t\tArtificial\tThe cat sat.\tThe cat did not sit.\tcontradiction",
+        'Quantifiers\t\t\t\tNews\tIt "rains.\tIt rains.\tentailment',
+    ],
+}
+
+
+def write_diagnostic(folder: Path, *names: str) -> Path:
+    """Writes AX's files (or those of `names`) into `folder`. Returns it."""
+    folder.mkdir(parents=True)
+    for name in names or DIAGNOSTIC:
+        (folder / name).write_text("\n".join(DIAGNOSTIC[name]) + "\n", encoding="utf8")
+    return folder
+
 
 def write_official(root: Path) -> Path:
     """Writes all nine folders under `root`; RTE with CRLF line ends and blank lines at the end. Returns `root`."""

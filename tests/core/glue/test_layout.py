@@ -2,10 +2,11 @@
 
 import pytest
 
-from roberta_core.errors import BadInput
+from roberta_core.errors import BadInput, BadParams
 from roberta_core.glue.layout import Split, read_file, read_split, write_file
-from roberta_core.glue.tasks import TASKS
-from tests.core.glue.official import REAL, write_official
+from roberta_core.glue.metrics import score
+from roberta_core.glue.tasks import AX_LABELLED, TASKS, TRAINED, task_named
+from tests.core.glue.official import REAL, write_diagnostic, write_official
 
 EXPECTED = {
     # first train row, its label; rows of train, dev, test
@@ -139,7 +140,7 @@ def test_unusual_line_ends_inside_a_text_do_not_end_the_row(tmp_path):
     assert read_file(file, TASKS["SST-2"], "dev").texts == [("a\u2028b\x0bc\x85d\re",)]
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_is_written_reads_back_with_the_official_header(tmp_path, official, name):
     task = TASKS[name]
     for split in ("train", "dev", "test"):
@@ -160,3 +161,39 @@ def test_what_is_written_reads_back_with_the_official_header(tmp_path, official,
                 (root / file).read_text(encoding="utf-8-sig").split("\n")[0] for root in (tmp_path, official / name)
             )
             assert ours == theirs.rstrip("\r")
+
+
+def test_the_diagnostic_has_no_train_and_is_read_with_and_without_labels(tmp_path):
+    folder = write_diagnostic(tmp_path / "AX")
+    test = read_split(folder, TASKS["AX"], "test")["diagnostic.tsv"]
+    full = read_split(folder, AX_LABELLED, "dev")["diagnostic-full.tsv"]
+    assert test.texts == full.texts and test.texts[1] == ('It "rains.', "It rains.")
+    assert test.labels == [] and full.labels == [2, 0], "the ids are MNLI's"
+    assert read_split(folder, TASKS["AX"], "train") == read_split(folder, TASKS["AX"], "dev") == {}
+    assert score(AX_LABELLED, [2, 0, 1], [2, 0, 1])[0] == {"mcc": 1.0}
+    with pytest.raises(BadParams, match="the model of MNLI predicts it"):
+        task_named("AX")
+
+
+def test_a_diagnostic_with_an_unknown_label_is_refused(tmp_path):
+    file = write_diagnostic(tmp_path / "AX") / "diagnostic-full.tsv"
+    file.write_text(file.read_text().replace("contradiction", "-"))
+    with pytest.raises(BadInput, match=r"diagnostic-full\.tsv, line 2, column Label: unknown label '-'"):
+        read_split(tmp_path / "AX", AX_LABELLED, "dev")
+
+
+QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+QQP_BROKEN = ["7\t1\t2\tIs it?", "8\t1\t2\tIs it?\tWas", "it?\t1"]
+"""As in the official train file: a question that is missing, and one with a line break in it, which makes two broken rows."""
+
+
+def test_broken_rows_of_qqp_are_counted_and_those_of_a_damaged_file_refused(tmp_path, capsys):
+    rows = [f'{number}\t1\t2\tIs {number}?\tWas "it?\t{number % 2}' for number in range(4000)]
+    file = tmp_path / "train.tsv"
+    file.write_text("\n".join([QQP, *rows[:9], *QQP_BROKEN, *rows[9:]]) + "\n", encoding="utf8")
+    found = read_file(file, TASKS["QQP"], "train")
+    assert len(found) == 4000 and found.broken == 3 and found.index[9] == 12
+    assert "line 11: 4 fields instead of 6 (3 such rows): left out" in capsys.readouterr().err
+    file.write_text("\n".join([QQP, *rows[:2500], *QQP_BROKEN]) + "\n", encoding="utf8")
+    with pytest.raises(BadInput, match="line 2502: 4 fields instead of 6"):
+        read_file(file, TASKS["QQP"], "train")
