@@ -56,7 +56,7 @@ def score_rows(root: Path, params: Params) -> list[dict]:
         numbers = read_json(root / "metrics/pretrain.json")
         told = f"unigram entropy {numbers['unigram_entropy']}; {numbers['steps']:,} updates"
         rows.append({"of": "encoder", "measure": "held-out masked loss", "score": numbers["loss"], "protocol": told})
-    for task in params.glue.tasks:
+    for task in params.glue.all_tasks:
         file = root / "models/glue" / task / "results.json"
         if file.is_file():
             found = read_json(file)

@@ -28,13 +28,18 @@ class Candidate:
 
 def model_names(params: Params) -> dict[str, str]:
     """Registered names: the encoder's under "", each task's under the task."""
-    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.tasks}
+    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.all_tasks}
     return {"": params.registry.encoder} | tasks
 
 
 def _results(params: Params, root: Path) -> dict[str, dict]:
-    files = {task: root / "models" / "glue" / task / "results.json" for task in params.glue.tasks}
+    files = {task: root / "models" / "glue" / task / "results.json" for task in params.glue.all_tasks}
     return {task: read_json(file) for task, file in files.items() if file.is_file()}
+
+
+def protocol_name(protocol: dict) -> str:
+    """`paper`, or `staged from MNLI`, which a task that starts from the encoder is not, though the run is."""
+    return "staged from MNLI" if protocol.get("staged_from_mnli") else protocol.get("name", "quick")
 
 
 def _task_yardstick(root: Path, task: str, results: dict) -> dict:
@@ -45,6 +50,7 @@ def _task_yardstick(root: Path, task: str, results: dict) -> dict:
         "metric": results["metric"],
         "split": results["protocol"].get("split", "dev"),
         "selection": results["protocol"].get("selection", ""),
+        "protocol": protocol_name(results["protocol"]),
         "dev_md5": ",".join(digest_of(file, "md5") for file in dev),
     }
 

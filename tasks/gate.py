@@ -89,23 +89,41 @@ def difference(new: dict[str, str], champion: dict[str, str]) -> str:
     """Why two versions' scores cannot be compared; empty where they can. Both are versions' tags."""
     if new["data"] != champion["data"]:
         return f"its score is on {new['data']} data and the champion's on {champion['data']} data, which cannot be compared"
-    if new["measure"] != champion["measure"] or new["yardstick"] != champion["yardstick"]:
+    if new["measure"] != champion["measure"] or _yardstick(new) != _yardstick(champion):
         return f"its score and the champion's cannot be compared ({_first_difference(new, champion)})"
     return ""
+
+
+def _yardstick(tags: dict[str, str]) -> dict:
+    """A version's yardstick. Where it names no protocol it is `quick`'s: a classifier's, or each task's of an encoder's."""
+    found = json.loads(tags["yardstick"])
+    if "selection" in found:
+        return {"protocol": "quick"} | found
+    return {
+        key: {"protocol": "quick", "name": "quick"} | each if isinstance(each, dict) else each
+        for key, each in found.items()
+    }
 
 
 def _first_difference(new: dict[str, str], champion: dict[str, str]) -> str:
     """The first thing in which two yardsticks differ."""
     if new["measure"] != champion["measure"]:
         return f"{new['measure']} against {champion['measure']}"
-    one, other = json.loads(new["yardstick"]), json.loads(champion["yardstick"])
+    one, other = _yardstick(new), _yardstick(champion)
     if one.keys() != other.keys():
         return f"measured on {', '.join(one)} against {', '.join(other)}"
     key = next(key for key in one if one[key] != other[key])
     if isinstance(one[key], dict):
         inner = next(name for name in one[key] | other[key] if one[key].get(name) != other[key].get(name))
-        return f"{key}: another {inner}"
-    return f"another {key}"
+        return f"{key}: {_another(inner, one[key].get(inner), other[key].get(inner))}"
+    return _another(key, one[key], other[key])
+
+
+def _another(what: str, new: object, champion: object) -> str:
+    """`another dev_md5`; a protocol by its names."""
+    if what in ("protocol", "name"):
+        return f"protocol {new} against {champion}"
+    return f"another {what}"
 
 
 def _by_loss(ours: float, theirs: float, min_gain: float) -> Verdict:

@@ -22,10 +22,13 @@ from tasks.params_data import (
     Tokenizer,
     once,
 )
+from tasks.params_finetune import Batches, Grid, Options
 
 __all__ = ["Corpus", "Params", "Section", "Source", "Tokenizer"]
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
+STAGED = ("RTE", "STS-B", "MRPC")
+"""Tasks that the paper's test models start from the MNLI model (Liu et al. 2019, section 5.1)."""
 SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -157,6 +160,37 @@ class Glue(Section):
         [1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's."
     )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
+    protocol: Literal["quick", "paper", "staged"] = Field(
+        "quick",
+        description="quick: the values of this section, for every seed of it. paper (Liu et al. 2019): every pair of grid_lr and grid_batch, seeds 1 to 5, "
+        "up to ten epochs of which the best on dev counts, warm-up 6 %, weight decay 0.1; the median of the best pair. staged: as quick, and the tasks of `staged` start from the MNLI model.",
+    )
+    staged: Annotated[list[Literal[STAGED]], AfterValidator(once)] = Field(
+        [],
+        description="protocol staged: the tasks that start from this run's MNLI model. They stand here instead of in tasks.",
+    )
+    grid_lr: Annotated[Grid, AfterValidator(once)] = Field(
+        [1e-5, 2e-5, 3e-5], description="protocol paper: highest learning rates; the paper's are for its own sizes."
+    )
+    grid_batch: Annotated[Batches, AfterValidator(once)] = Field(
+        [16, 32], description="protocol paper: rows an update."
+    )
+    options: Options = Field(Options(), description="What the recipe may have beside; see below.")
+
+    @property
+    def all_tasks(self) -> list[str]:
+        """Every task of the run, the staged ones last."""
+        return [*self.tasks, *self.staged]
+
+    @model_validator(mode="after")
+    def _staged_from_mnli(self) -> "Glue":
+        if (self.protocol == "staged") != bool(self.staged):
+            raise ValueError("protocol staged and the list staged go together: set both, or neither")
+        if twice := [task for task in self.staged if task in self.tasks]:
+            raise ValueError(f"{twice[0]} stands in tasks and in staged; it is one of the two")
+        if self.staged and "MNLI" not in self.tasks:
+            raise ValueError("the tasks of staged start from the MNLI model, and MNLI is not in tasks")
+        return self
 
 
 class Gate(Section):

@@ -149,7 +149,7 @@ def published_score(task: str, result: dict) -> float | None:
 
 def scores_section(root: Path, params: Params) -> dict | None:
     """The scores beside their protocol and baselines."""
-    found = {task: read_if_there(root / "models/glue" / task / "results.json") for task in params.glue.tasks}
+    found = {task: read_if_there(root / "models/glue" / task / "results.json") for task in params.glue.all_tasks}
     results = {task: result for task, result in found.items() if result}
     if not results:
         return None
@@ -181,7 +181,7 @@ def scores_section(root: Path, params: Params) -> dict | None:
     protocols: dict[str, list[str]] = {}
     for task, result in results.items():
         protocols.setdefault(protocol_line(result), []).append(task)
-    missing = [task for task in params.glue.tasks if task not in results]
+    missing = [task for task in params.glue.all_tasks if task not in results]
     better = sum(row["score"] > max(row["majority"], row["tfidf"]) for row in rows)
     return {
         "rows": rows,
@@ -199,7 +199,7 @@ def speed_section(root: Path, params: Params) -> dict | None:
     """Seconds and memory of each stage, in the chain's order."""
     names = [stage_file(stage, [source]) for stage in ("download", "clean") for source in params.corpus.sources]
     names += ["dedup", "shard", "tokenizer", "pack", "pretrain", "taskdata"]
-    names += [*(stage_file("glue", [task]) for task in params.glue.tasks), "summary"]
+    names += [*(stage_file("glue", [task]) for task in params.glue.all_tasks), "summary"]
     stages = [
         {"name": name, **timing} for name in names if (timing := read_if_there(root / f"logs/{name}.timing.json"))
     ]

@@ -70,15 +70,27 @@ def mean_score(scores: dict[str, float]) -> float | None:
 def protocol_line(results: dict) -> str:
     """How a score was measured, in one line: a score is never shown without it."""
     protocol = results["protocol"]
+    chosen = results.get("chosen", protocol)
     seeds = [str(seed) for seed in protocol["seeds"]]
     parts = [
-        f"{protocol['split']} split",
+        f"{protocol.get('name', 'quick')}: {protocol['split']} split",
         f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({', '.join(seeds)})",
     ]
     parts.append(f"{protocol['epochs']} {'epoch' if protocol['epochs'] == 1 else 'epochs'}")
-    if protocol["steps"] < protocol["epochs"] * math.ceil(results["rows"]["train"] / protocol["batch_size"]):
-        parts[-1] = f"stopped after {protocol['steps']:,} steps"
-    parts += [f"batch {protocol['batch_size']}", f"peak rate {protocol['peak_lr']:g}", protocol["selection"]]
+    if "epoch" in chosen:
+        parts[-1] = f"up to {parts[-1]}"
+    if chosen["steps"] < protocol["epochs"] * math.ceil(results["rows"]["train"] / chosen["batch_size"]):
+        parts[-1] = f"stopped after {chosen['steps']:,} steps"
+    if "grid" in protocol:
+        rates, sizes = ({each[key]: None for each in protocol["grid"]} for key in ("peak_lr", "batch_size"))
+        rates, sizes = (", ".join(f"{each:g}" for each in values) for values in (rates, sizes))
+        parts.append(f"grid of peak rates {rates} and batches {sizes}")
+    else:
+        parts += [f"batch {protocol['batch_size']}", f"peak rate {protocol['peak_lr']:g}"]
+    parts.append(protocol["selection"])
+    parts += [
+        f"{key.removeprefix('options.')} {value}" for key, value in protocol.items() if key.startswith("options.")
+    ]
     parts.append("started from MNLI" if protocol["staged_from_mnli"] else "not started from MNLI")
     return ", ".join(parts)
 
@@ -163,7 +175,7 @@ def run(params: Params, root: Path = Path(".")) -> dict:
     Raises:
         BadInput: a stage before this one has not run.
     """
-    sources, tasks = list(params.corpus.sources), params.glue.tasks
+    sources, tasks = list(params.corpus.sources), params.glue.all_tasks
     for source in sources:
         _needed(root / "data/raw" / source / "funnel.json")
         _needed(root / "data/clean" / source / "funnel.json")

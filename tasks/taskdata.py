@@ -30,7 +30,7 @@ AX_FOLDERS = ("AX", "diagnostic")
 def run(params: Params) -> dict:
     """Writes data/glue. Returns the rows of each task and file."""
     section = params.glue
-    tasks = [TASKS[name] for name in section.tasks]
+    tasks = [TASKS[name] for name in section.all_tasks]
     origin: dict = {"data": section.data}
     with atomic_dir(OUT) as out:
         if section.data == "sample":

@@ -217,7 +217,8 @@ class RobertaForSequenceClassification(Saved):
         dropout: float | None = None,
         seed: int = 0,
     ) -> "RobertaForSequenceClassification":
-        """Loads a classifier, or a masked-language model, which then gets a fresh head drawn from `seed`.
+        """Loads a classifier, or a masked-language model, which then gets a fresh head drawn from `seed`; so does a classifier
+        of another number of labels than `num_labels`.
 
         A BERT's pooler, trained on pairs of sentences, is the first half of the fresh head. A RoBERTa's is left out where
         there is one: nothing has trained it.
@@ -246,6 +247,10 @@ class RobertaForSequenceClassification(Saved):
                 config,
                 id2label={index: f"LABEL_{index}" for index in range(weights["classifier.out_proj.weight"].shape[0])},
             )
+        outputs = weights.get("classifier.out_proj.weight")
+        # another task's head is dropped, as fairseq does
+        if num_labels is not None and outputs is not None and len(outputs) != num_labels:
+            weights = {name: each for name, each in weights.items() if not name.startswith("classifier.")}
         if dropout is not None:
             config = config.with_dropout(dropout)
         if config.has_token_types:  # trained on pairs: BERT

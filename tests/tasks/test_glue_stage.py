@@ -8,6 +8,7 @@ import pytest
 
 from roberta_core.data.documents import Document, doc_id, write_shards
 from roberta_core.errors import BadInput, BadParams, TryAgain, UserError
+from roberta_core.finetune.points import median_seed
 from roberta_core.glue.tasks import TASKS, TRAINED
 from tasks import glue, taskdata
 from tasks.params import Params
@@ -231,7 +232,7 @@ def test_what_a_user_can_get_wrong_is_told_in_one_line(here, tmp_path, monkeypat
     [({1: 0.5}, 1), ({1: 0.9, 2: 0.1, 3: 0.4}, 3), ({4: 0.2, 5: 0.6}, 4), ({7: 0.5, 8: 0.5, 9: 0.5}, 8)],
 )
 def test_the_median_is_a_model_that_exists(scores, kept):
-    assert glue.median_seed(scores) == kept
+    assert median_seed(scores) == kept
 
 
 def test_real_files_pass_as_a_local_folder(here):
