@@ -103,7 +103,9 @@ def test_a_score_stands_beside_its_baselines_and_its_protocol(page: Page, task: 
     numbers = re.findall(r"-?\d+\.\d", row[row.index("training rows") :])
     also = 1 if task in ("CoLA", "MRPC", "STS-B", "QQP") else 0
     assert numbers[also : also + 3] == [f"{100 * each[task]:.1f}" for each in (SCORES, MAJORITY, TFIDF)]
-    assert f"{', '.join(TASKS)} : quick: dev split, 3 seeds (1, 2, 3), 2 epochs, batch 32, peak rate 0.0001" in page.text
+    assert (
+        f"{', '.join(TASKS)} : quick: dev split, 3 seeds (1, 2, 3), 2 epochs, batch 32, peak rate 0.0001" in page.text
+    )
 
 
 def test_speed_registry_and_parameters_are_there(page: Page):
