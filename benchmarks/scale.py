@@ -34,7 +34,7 @@ OUTS = ("raw", "clean", "dedup", "shards", "packed")
 
 
 def project(folder: Path, sources: list[str], workers: int, **sections: dict) -> None:
-    """A project in `folder` with these sources under in/."""
+    """A project in `folder` with these sources under in/, in this order."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf8"))
     params["corpus"] = {"sources": {source: {"kind": "files", "path": f"in/{source}"} for source in sources}}
     params["tokenizer"] = {"vocab_size": 16384, "sample_mb": SAMPLE_MB}
@@ -43,7 +43,7 @@ def project(folder: Path, sources: list[str], workers: int, **sections: dict) ->
     for name, section in sections.items():
         params[name] = {**params.get(name, {}), **section}
     (folder / "params.yaml").unlink(missing_ok=True)  # it may be a link
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf8")
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf8")
 
 
 def corpus(args: argparse.Namespace, folder: Path, size_mb: float, first_round: int = 0) -> float:
