@@ -71,6 +71,27 @@ def test_a_preset_says_on_its_first_line_what_it_needs(preset: Path):
     assert re.search(r"\b(minutes?|hours?|days?)\b", first), first
 
 
+@pytest.mark.parametrize("name", ["roberta-base", "roberta-large"])
+def test_the_papers_corpora_are_named_each_with_a_word_on_its_licence(name: str):
+    """Liu et al. 2019, section 3.2: five corpora of 160 GB."""
+    text = (ROOT / f"presets/{name}.yaml").read_text(encoding="utf8")
+    sources = load_params(ROOT / f"presets/{name}.yaml").corpus.sources
+    assert list(sources) == ["wikipedia", "books", "openwebtext", "stories", "cc-news"]
+    guide = (ROOT / "docs/data.md").read_text(encoding="utf8")
+    for source, given in sources.items():
+        assert re.search(rf"^    {source}: +# .*(cc|public domain|licence)", text, re.MULTILINE), source
+        on_the_hub = given.name or "/".join(given.url.removeprefix("hf://datasets/").split("@")[0].split("/")[:2])
+        assert f"`{on_the_hub}`" in guide, "the guide has its size and its licence"
+
+
+def test_the_roberta_large_preset_has_the_papers_values():
+    """Liu et al. 2019, table 9."""
+    pretrain = load_params(ROOT / "presets/roberta-large.yaml").pretrain
+    assert (pretrain.size, pretrain.recipe) == ("large", "paper")
+    assert (pretrain.max_steps, pretrain.batch_size) == (500_000, 8192)
+    assert (pretrain.peak_lr, pretrain.warmup_steps) == (4e-4, 30_000)
+
+
 def test_the_roberta_base_preset_has_the_papers_values():
     """Liu et al. 2019, tables 9 and 10."""
     params = load_params(ROOT / "presets/roberta-base.yaml")
