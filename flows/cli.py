@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_data, cli_models, cli_registry
+from flows import cli_data, cli_glue, cli_models, cli_registry
 from flows.cli_models import ModelArgument
 from flows.cli_stop import stoppable
 
@@ -232,6 +232,7 @@ for each in (*cli_registry.COMMANDS, *cli_data.COMMANDS):
 for name, each in cli_models.COMMANDS.items():
     app.command(name)(each)
 app.add_typer(cli_data.data, name="data")
+app.add_typer(cli_glue.glue, name="glue")
 
 
 def main() -> None:
