@@ -177,6 +177,7 @@ def show_results(root: Path, params: Params, ended: dict[str, str]) -> None:
     for task, name in names.items():
         add(f"{task} ({kind})", f"scores.{task}", ".3f", name)
     add("mean score without WNLI", "mean_score", ".3f")
+    add("the leaderboard's mean without WNLI", "leaderboard_mean", ".3f")
     console.print(table)
     report = root / "reports" / "index.html"
     if report.is_file():

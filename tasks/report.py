@@ -21,34 +21,21 @@ from roberta_core.atomic import atomic_file
 from roberta_core.errors import UserError
 from roberta_core.progress import human_count, human_time
 from tasks import gate
+from tasks.averages import NEVER_AVERAGED, PUBLISHED, beside, is_glue, means, shown
 from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
 from tasks.examples import DEEPEST_RANK, fill_mask_examples
 from tasks.params import Params
 from tasks.params_file import load_params
 from tasks.stage import stage_file
 from tasks.summary import (
-    NEVER_AVERAGED,
     corpus_tokens,
     documents_by_source,
-    mean_score,
     protocol_line,
     read_if_there,
     tokenizer_rows,
 )
 
 PAGE = Path("reports/index.html")
-PUBLISHED = {
-    "CoLA": (0.636, 1_043),
-    "SST-2": (0.948, 872),
-    "MRPC": (0.902, 408),
-    "STS-B": (0.912, 1_500),
-    "RTE": (0.787, 277),
-    "QNLI": (0.928, 5_463),
-    "QQP": (0.919, 40_430),
-    "MNLI": (0.876, 9_815),
-}
-"""RoBERTa-base on the dev sets (Liu et al. 2019; accuracy for MRPC and QQP, the matched half for MNLI), and the rows of
-each dev set: a folder of another size is somebody's own data, and gets no published score beside it."""
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -143,8 +130,8 @@ def pretrain_section(root: Path) -> dict | None:
 
 def published_score(task: str, result: dict) -> float | None:
     """RoBERTa-base's score where the task is the real one, else None."""
-    score, dev_rows = PUBLISHED.get(task, (None, 0))
-    return score if result["data"] != "sample" and result["rows"]["dev"] == dev_rows else None
+    score = PUBLISHED[0].scores.get(task)
+    return score / 100 if score is not None and is_glue(task, result) else None
 
 
 def scores_section(root: Path, params: Params) -> dict | None:
@@ -189,7 +176,10 @@ def scores_section(root: Path, params: Params) -> dict | None:
         "protocols": protocols,
         "missing": missing,
         "better": better,
-        "mean": mean_score({row["task"]: row["score"] for row in rows}),
+        "mean": means(results).get("mean_score"),
+        "leaderboard": means(results).get("leaderboard_mean"),
+        "beside": beside(results),
+        "lines": PUBLISHED,
         "averaged": sum(row["averaged"] for row in rows),
         "published": any(row["published"] for row in rows),
     }
@@ -269,6 +259,7 @@ def environment() -> Environment:
     made.filters |= {
         "n": lambda value: f"{value:,}",
         "short": human_count,
+        "hundredths": shown,
         "time": human_time,
         "points": lambda value: f"{100 * value:.1f}",
         "percent": lambda value: f"{value:.1%}",

@@ -22,12 +22,13 @@ from roberta_core.inference import ClassifierModel
 from roberta_core.progress import Progress
 from tasks.glue import decide
 from tasks.params import Params
+from tasks.summary import protocol_line
 
 DATA = Path("data/glue")
 MODELS = Path("models/glue")
 CHUNK_ROWS = 8192
 """Test rows that are tokenised and predicted together: QQP has 390,965."""
-MEND = "Set glue.tasks to all nine, and glue.data and glue.path to whole GLUE, with test files and diagnostic; then: dvc repro"
+MEND = "Name all nine in glue.tasks and glue.staged, with whole GLUE, its test files and diagnostic in glue.path; then: dvc repro"
 
 
 def _trained(root: Path, name: str) -> str:
@@ -98,7 +99,7 @@ def submit(root: Path, params: Params, out: Path, files: Sequence[SubmissionFile
     told = []
     for name in models:
         results = read_json(root / MODELS / name / "results.json")
-        told.append(f"{name}: dev {results['metric']} {results['score']:.4f}")
+        told.append(f"{name}: {results['metric']} {results['score']:.4f} ({protocol_line(results)})")
     return [*told, f"{out}: {len(files)} files, {sum(file.rows for file in files):,} predictions"]
 
 

@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 
 from roberta_core.atomic import atomic_file, read_json
 from roberta_core.errors import BadInput
+from tasks.averages import PUBLISHED, beside, means, shown, spread
 from tasks.params import Params
 from tasks.stage import main
 
 TABLE = Path("reports/summary.md")
-NEVER_AVERAGED = ("WNLI",)
-"""WNLI's dev split contradicts its train split: the majority class is hard to beat, so it is reported and left out."""
 
 
 def read_if_there(path: Path) -> dict | None:
@@ -59,12 +58,6 @@ def documents_by_source(root: Path, sources: list[str]) -> list[dict]:
 def corpus_tokens(pack: dict) -> int:
     """Tokens of the kept documents, of both splits, from the pack stage's metrics."""
     return pack["train_tokens"] + pack["validation_tokens"]
-
-
-def mean_score(scores: dict[str, float]) -> float | None:
-    """Mean over the tasks without WNLI; None where nothing is left."""
-    averaged = [score for task, score in scores.items() if task not in NEVER_AVERAGED]
-    return sum(averaged) / len(averaged) if averaged else None
 
 
 def protocol_line(results: dict) -> str:
@@ -156,17 +149,35 @@ def _table(documents: list[dict], numbers: dict, sizes: list, pretrain: dict, re
     lines += ["| task | metric | score | majority | TF-IDF | train | dev |", "|---|---|--:|--:|--:|--:|--:|"]
     for task, each in results.items():
         baselines = [f"{each['baselines'][name][each['metric']]:.3f}" for name in ("majority", "tfidf")]
-        lines.append(
-            _row(task, each["metric"], f"{each['score']:.3f}", *baselines, each["rows"]["train"], each["rows"]["dev"])
-        )
+        lines.append(_row(task, each["metric"], spread(each), *baselines, each["rows"]["train"], each["rows"]["dev"]))
     if "mean_score" in numbers:
         lines += [_row("mean without WNLI", "", f"{numbers['mean_score']:.3f}", "", "", "", "")]
+    if "leaderboard_mean" in numbers:
+        told = "the leaderboard's mean without WNLI"
+        lines += [_row(told, "two metrics of a task joined", f"{numbers['leaderboard_mean']:.3f}", "", "", "", "")]
     lines.append("")
+    if any(len(each["seeds"]) > 1 for each in results.values()):
+        lines += ["A score is the median over its seeds, with the lowest and the highest in brackets.", ""]
     protocols: dict[str, list[str]] = {}
     for task, each in results.items():
         protocols.setdefault(protocol_line(each), []).append(task)
     lines += [f"Protocol of {', '.join(tasks)}: {line}." for line, tasks in protocols.items()]
+    lines += _published(results)
     return "\n".join(lines) + "\n"
+
+
+def _published(results: dict[str, dict]) -> list[str]:
+    """The published lines beside ours, with their protocols; nothing for tasks that are not GLUE's own."""
+    rows = beside(results)
+    if not rows:
+        return []
+    tasks = list(rows[0]["scores"])
+    lines = ["", "### Beside published lines", "", f"Dev rows, × 100; the mean is over these {len(tasks)} tasks."]
+    lines += ["", f"| | {' | '.join(tasks)} | mean |", "|---|" + "--:|" * (len(tasks) + 1)]
+    for row in rows:
+        lines.append(_row(row["name"], *(shown(row["scores"][task]) for task in tasks), shown(row["mean"])))
+    lines += ["", "Another scale, and where it says so another protocol: marks to aim at, not a comparison.", ""]
+    return lines + [f"- {line.name}: {line.protocol} ({line.source})" for line in PUBLISHED]
 
 
 def run(params: Params, root: Path = Path(".")) -> dict:
@@ -196,9 +207,7 @@ def run(params: Params, root: Path = Path(".")) -> dict:
         **{f"scores.{task}": score for task, score in scores.items()},
         "data": "+".join(sorted({each["data"] for each in results.values()})),
     }
-    mean = mean_score(scores)
-    if mean is not None:
-        numbers["mean_score"] = mean
+    numbers |= means(results)
     with atomic_file(root / TABLE) as handle:
         handle.write(_table(documents, numbers, sizes, pretrain, results))
     return numbers

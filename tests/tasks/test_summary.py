@@ -8,8 +8,9 @@ import yaml
 
 from roberta_core.atomic import read_json, write_json
 from roberta_core.errors import BadInput
+from tasks.averages import mean_score, shown
 from tasks.params_file import load_params
-from tasks.summary import documents_by_source, mean_score, protocol_line, run
+from tasks.summary import documents_by_source, protocol_line, run
 from tests.tasks.report_fixture import DOCUMENTS, SCORES, TASKS, finished_run
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,25 @@ def test_real_glue_is_called_so(tmp_path: Path):
     root = finished_run(tmp_path, data="local")
     assert summarise(root)["data"] == "local"
     assert "## Scores: GLUE" in (root / "reports/summary.md").read_text(encoding="utf8")
+
+
+def test_published_lines_stand_beside_real_glue_alone(tmp_path: Path):
+    summarise(finished_run(tmp_path / "sample"))
+    assert "published" not in (tmp_path / "sample/reports/summary.md").read_text(encoding="utf8")
+    numbers = summarise(finished_run(tmp_path / "real", data="parquet"))
+    table = (tmp_path / "real/reports/summary.md").read_text(encoding="utf8")
+    ours = [SCORES[task] for task in TASKS if task != "WNLI"]
+    assert (
+        f"| this run | {' | '.join(f'{shown(100 * score)}' for score in ours)} | {shown(100 * sum(ours) / 8)} |"
+        in table
+    )
+    assert "| RoBERTa-base | 63.6 | 94.8 | 90.2 | 91.2 | 78.7 | 92.8 | 91.9 | 87.6 | 86.4 |" in table
+    assert "- MosaicBERT-base: 70,000 updates of 4,096 × 128; RTE, MRPC and STS-B started from MNLI" in table
+    assert f"| {numbers['leaderboard_mean']:.3f} |" in table and numbers["leaderboard_mean"] != numbers["mean_score"]
+    assert (
+        f"| RTE | accuracy | {SCORES['RTE']:.3f} ({SCORES['RTE'] - 0.031:.3f} to {SCORES['RTE'] + 0.027:.3f}) |"
+        in table
+    )
 
 
 def test_the_same_files_give_the_same_bytes(finished: Path):
