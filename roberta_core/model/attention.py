@@ -45,15 +45,13 @@ class _Attention(torch.autograd.Function):
         batch, length, _, heads, width = ctx.shape
         gradient = gradient.to(query.dtype).view(batch, length, heads, width).transpose(1, 2)
         gradient = gradient.reshape(batch * heads, length, width)
-        if keep is not None:
-            gradient = gradient * ctx.kept_scale
         result = query.new_empty(3, *query.shape)
         used = probs if keep is None else masked(probs, keep)
-        torch.bmm(used.mT, gradient, out=result[2])
-        of_probs = torch.bmm(gradient, value.mT)
+        torch.baddbmm(result[2], used.mT, gradient, beta=0, alpha=ctx.kept_scale, out=result[2])
+        of_probs = torch.baddbmm(used, gradient, value.mT, beta=0, alpha=ctx.kept_scale, out=torch.empty_like(probs))
         if keep is not None:
-            of_probs = masked(of_probs, keep)
-        of_scores = torch._softmax_backward_data(of_probs, probs, -1, probs.dtype)
+            of_probs.view(keep.dtype).bitwise_and_(keep)
+        of_scores = torch._softmax_backward_data(of_probs, probs, -1, probs.dtype, grad_input=of_probs)
         torch.baddbmm(result[0], of_scores, key, beta=0, alpha=ctx.scale, out=result[0])
         torch.baddbmm(result[1], of_scores.mT, query, beta=0, alpha=ctx.scale, out=result[1])
         of_qkv = result.view(3, batch, heads, length, width).permute(1, 3, 0, 2, 4).contiguous()

@@ -240,12 +240,10 @@ class Pretraining:
         torch.manual_seed(key_of(config.seed, self.step, ranks.rank) >> 1)
         loss, right = self._backward(batch, count)
         self.gradients.finish(loss)
-        parameters = [each for each in self.model.parameters() if each.grad is not None]
-        norm = torch.nn.utils.get_total_norm([each.grad for each in parameters])
-        if config.recipe.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, config.recipe.clip_norm, norm)
-        bad = self.guard.judge(loss, ranks.whole(norm))
-        self.optimizers.step(lr, bad)
+        norm = torch.nn.utils.get_total_norm([each.grad for each in self.model.parameters() if each.grad is not None])
+        norm = ranks.whole(norm)
+        bad = self.guard.judge(loss, norm)
+        self.optimizers.step(lr, bad, norm)
         tokens, slots, stop, due, self.history.used_s = told if copied is None else copied.read()
         return Update(torch.where(bad, 0.0, loss), right, masked, int(tokens), int(slots), bool(stop), bool(due))
 

@@ -13,7 +13,8 @@ class Optimizers:
     """AdamW, StableAdamW, or Muon for the layers' matrices and AdamW for the rest, behind one interface.
 
     AdamW and Muon are torch's own. AdamW's fused kernel leaves out an update by a flag on the device (`found_inf`, made for
-    loss scaling); the others cannot, so for them the host reads the flag, and waits for a GPU to have come that far.
+    loss scaling); the others cannot, so for them the host reads the flag, and waits for a GPU to have come that far. The same
+    kernel divides the gradients (`grad_scale`), so that clipping is no pass over them of its own.
 
     Args:
         model: its parameters are updated in place.
@@ -46,13 +47,24 @@ class Optimizers:
                 else torch.optim.Muon(matrices, **constants, adjust_lr_fn="match_rms_adamw")
             )
 
-    def step(self, lr: float, bad: torch.Tensor) -> None:
-        """One update at learning rate `lr`, or none where the bool scalar `bad` is true; then gradients are dropped."""
+    def step(self, lr: float, bad: torch.Tensor, norm: torch.Tensor) -> None:
+        """One update, or none; then gradients are dropped.
+
+        Args:
+            lr: the learning rate.
+            bad: bool scalar on the device; true: the update is left out.
+            norm: of all gradients, which are clipped to the recipe's `clip_norm`; a scalar on the device.
+        """
+        longest = self.recipe.clip_norm
         if self.recipe.optimizer == "adamw":
             self._all[0].found_inf = bad.float()
+            # torch's `clip_grad_norm_` adds 1e-6 too
+            self._all[0].grad_scale = ((norm + 1e-6) / longest).clamp(min=1.0) if longest else None
             left_out = False
         else:
             left_out = bool(bad)
+            if longest and not left_out:
+                torch.nn.utils.clip_grads_with_norm_(list(self._names), longest, norm)
         for optimizer in self._all:
             for group in optimizer.param_groups:
                 group["lr"] = lr

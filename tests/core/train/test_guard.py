@@ -80,8 +80,8 @@ def test_a_spoilt_update_changes_nothing_but_the_count(tmp_path, name, optimizer
     states = []
     step = training.optimizers.step
 
-    def noted(lr, bad):
-        step(lr, bad)
+    def noted(lr, bad, norm):
+        step(lr, bad, norm)
         weights = [each.detach().clone() for each in training.model.parameters()]
         states.append((weights, {key: value.clone() for key, value in training.optimizers.state().items()}))
 
@@ -159,8 +159,8 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     training = build(tmp_path, steps=6)
     step = training.optimizers.step
 
-    def breaks(lr, bad):
-        step(lr, bad)
+    def breaks(lr, bad, norm):
+        step(lr, bad, norm)
         if training.step == 3:
             with torch.no_grad():
                 training.model.lm_head.bias[0] = math.nan

@@ -29,7 +29,7 @@ def test_weights_and_optimizer_state_are_those_of_a_real_model(optimizer):
     assert plan.held_weights(config) == sum(each.numel() for each in model.parameters())
     optimizers = Optimizers(model, recipe("paper", "tiny", 10, optimizer=optimizer))
     model(*inputs(2, 64, 1000))[0].backward()
-    optimizers.step(1e-3, torch.tensor(False))
+    optimizers.step(1e-3, torch.tensor(False), torch.tensor(1.0))
     held = sum(each.nbytes for each in optimizers.state().values() if each.dim())
     assert plan.memory(config, 64, 0.15, "fp32", optimizer, "cpu", 2).optimizer == held
 
