@@ -7,7 +7,8 @@ the same threads; medians of the rounds:
 
 - `plain`: transformers, one sentence and one masked position a forward pass, float32, as the definition reads;
 - `sentence`: transformers, all masked copies of a sentence as one batch, float32: what scripts for this usually do;
-- `fp32`, `bf16`: roberta_core.pseudo_likelihood.
+- `fp32`, `bf16`: roberta_core.pseudo_likelihood alone;
+- `command`: what `roberta blimp` does, tokenising included: bf16, and close pairs again in fp32.
 
 The plain loop takes minutes for what the others do in seconds, so it scores fewer of the pairs; rates are pairs a second.
 """
@@ -23,7 +24,7 @@ import torch
 
 from roberta_core.device import set_threads
 from roberta_core.inference import EncoderModel
-from roberta_core.minimal_pairs import read_pairs
+from roberta_core.minimal_pairs import Pair, read_pairs, score_pairs
 from roberta_core.pseudo_likelihood import Encoded, encode, masked_rows, pseudo_log_likelihoods
 
 
@@ -44,8 +45,10 @@ def main() -> None:
     mask = ours.tokenizer.token_to_id(ours.mask)
     pairs, _ = read_pairs([asked.folder])
 
-    def chosen(count: int) -> list[Encoded]:
-        some = pairs[:: max(1, len(pairs) // count)][:count]
+    def chosen(count: int) -> list[Pair]:
+        return pairs[:: max(1, len(pairs) // count)][:count]
+
+    def encoded(some: list[Pair]) -> list[Encoded]:
         return encode(ours.tokenizer, [text for pair in some for text in (pair.good, pair.bad)])
 
     @torch.inference_mode()
@@ -70,10 +73,14 @@ def main() -> None:
     def by(precision: str) -> Callable[[list[Encoded]], np.ndarray]:
         return lambda rows: pseudo_log_likelihoods(ours.model, ours.tokenizer, rows, precision)
 
-    contenders = {"plain": plain, "sentence": sentence, "fp32": by("fp32"), "bf16": by("bf16")}
-    few, many = chosen(asked.plain_pairs), chosen(asked.pairs)
+    def command(rows: list[Encoded]) -> None:
+        scored.append(score_pairs(ours.model, ours.tokenizer, chosen(asked.pairs))[0][-1].accuracy)
+
+    contenders = {"plain": plain, "sentence": sentence, "fp32": by("fp32"), "bf16": by("bf16"), "command": command}
+    few, many = encoded(chosen(asked.plain_pairs)), encoded(chosen(asked.pairs))
+    scored: list[float] = []
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    sums: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray | None] = {}
     for _ in range(asked.rounds):
         for name, score in contenders.items():
             rows = few if name == "plain" else many
@@ -88,10 +95,10 @@ def main() -> None:
     print(f"fp32 against the plain loop: {np.abs(by('fp32')(few) - sums['plain']).max():.1e} nats at most")
     exact, rounded = (sums[name][::2] - sums[name][1::2] for name in ("fp32", "bf16"))
     other = (exact > 0) != (rounded > 0)
-    print(
-        f"bf16 against fp32: a sentence's sum off by {np.std(sums['bf16'] - sums['fp32']):.3f} nats (standard deviation); "
-        f"{other.sum()} of {len(other)} pairs decided otherwise; accuracy {(exact > 0).mean():.4f} and {(rounded > 0).mean():.4f}"
-    )
+    off = np.std(sums["bf16"] - sums["fp32"])
+    print(f"bf16 against fp32: a sentence's sum off by {off:.3f} nats (standard deviation)")
+    print(f"{other.sum()} of {len(other)} pairs decided otherwise; the command: {scored[-1]:.4f}", end="; ")
+    print(f"accuracy in fp32 {(exact > 0).mean():.4f}, in bf16 {(rounded > 0).mean():.4f}")
 
 
 if __name__ == "__main__":

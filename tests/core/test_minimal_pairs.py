@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from roberta_core import pseudo_likelihood
+from roberta_core import minimal_pairs, pseudo_likelihood
 from roberta_core.errors import BadInput
 from roberta_core.inference import EncoderModel
 from roberta_core.minimal_pairs import ALL, Pair, pair_files, read_pairs, score_pairs, summarise
@@ -115,6 +115,32 @@ def test_pairs_are_scored_once_each_sentence_and_long_ones_are_named(encoder):
     assert by_name[ALL].pairs == 3
     with pytest.raises(BadInput, match="No pair fits the model"):
         score_pairs(encoder.model, encoder.tokenizer, [Pair(long, one, "q", "f, line 4")])
+
+
+def test_rounding_decides_no_close_pair(encoder, monkeypatch):
+    texts = sentences(60, 5)
+    pairs = [Pair(one, other, "p", "") for one, other in zip(texts[::2], texts[1::2])]
+    asked: list[tuple[str, int]] = []
+    real = pseudo_likelihood.pseudo_log_likelihoods
+    sums = real(encoder.model, encoder.tokenizer, encode(encoder.tokenizer, texts), "fp32")
+    close = float(np.median(np.abs(sums[::2] - sums[1::2])))  # this encoder's sums are far apart
+    monkeypatch.setattr(minimal_pairs, "CLOSE_NATS", close)
+
+    def noted(model, tokenizer, rows, precision, on_rows=lambda count: None):
+        asked.append((precision, len(rows)))
+        found = real(model, tokenizer, rows, "fp32", on_rows)
+        return (
+            found
+            if precision == "fp32"
+            else found + np.random.default_rng(0).uniform(-0.49 * close, 0.49 * close, len(found))
+        )
+
+    monkeypatch.setattr(pseudo_likelihood, "pseudo_log_likelihoods", noted)
+    exact, _ = score_pairs(encoder.model, encoder.tokenizer, pairs, "fp32")
+    rounded, _ = score_pairs(encoder.model, encoder.tokenizer, pairs, "bf16")
+    assert rounded == exact
+    (_, everything), (_, first), (again, few) = asked
+    assert again == "fp32" and 0 < few < first == everything
 
 
 def write(file: Path, *rows) -> Path:
