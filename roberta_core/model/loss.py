@@ -12,8 +12,9 @@ say so (`torch.no_grad`), and there is no second derivative.
 
 import torch
 
-TILE_ELEMENTS = {"cpu": 1 << 21}
-"""Logits of a tile: 4 MB in bfloat16 and 8 MB of float32 probabilities, within the last-level cache of a CPU."""
+TILE_ELEMENTS = {"cpu": 1 << 22}
+"""Logits of a tile: 8 MB in bfloat16 and 16 MB of float32 probabilities, within the last-level cache of a CPU. Of a
+vocabulary of 16,384 that is 256 rows; with 128, and with 304, a step takes 1 to 2 % longer."""
 BLOCK_ELEMENTS = 1 << 27
 """Logits whose gradients are kept for one product with the hidden states: 256 MB in bfloat16. Several tiles on a CPU; on a
 GPU, one."""
