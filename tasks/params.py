@@ -23,8 +23,9 @@ from tasks.params_data import (
     once,
 )
 from tasks.params_finetune import Batches, Grid, Options
+from tasks.params_own import Finetune, OwnTask
 
-__all__ = ["Corpus", "Params", "Section", "Source", "Tokenizer"]
+__all__ = ["Corpus", "OwnTask", "Params", "Section", "Source", "Tokenizer"]
 
 TASKS = ("CoLA", "SST-2", "MRPC", "STS-B", "RTE", "WNLI", "QNLI", "QQP", "MNLI")
 STAGED = ("RTE", "STS-B", "MRPC")
@@ -274,5 +275,13 @@ class Params(Section):
     pack: Pack = Pack()
     pretrain: Pretrain
     glue: Glue
+    finetune: Finetune = Finetune()
     registry: Registry = Registry()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _task_names(self) -> "Params":
+        taken = {task.lower() for task in TASKS}
+        if name := next((name for name in self.finetune.tasks if name in taken), ""):
+            raise ValueError(f"finetune.tasks.{name} has the name of a GLUE task; call it otherwise")
+        return self

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from roberta_core.atomic import atomic_file
-from tasks.params import Params, Section, Source
+from tasks.params import OwnTask, Params, Section, Source
 
 PAGE = Path("docs/params.md")
 BOUNDS = (
@@ -56,6 +56,8 @@ def kind_of(annotation: Any, metadata: list | None = None) -> str:
         text = ", ".join(f"`{value}`" for value in inner)
     elif origin in (types.UnionType, Union):
         text = " or ".join(kind_of(each) for each in inner)
+    elif origin is dict:
+        text = "keys of its own"
     elif origin is list:
         text = f"list of {kind_of(inner[0])}"
     else:
@@ -108,6 +110,9 @@ def page() -> str:
                 if isinstance(inner.annotation, type) and issubclass(inner.annotation, Section):
                     lines += ["", f"### {name}.{key}", "", " ".join(inner.annotation.__doc__.split()), ""]
                     lines += table(inner.annotation)
+            if name == "finetune":
+                lines += ["", "### finetune.tasks.NAME", "", "Names are lower case letters, digits and hyphens.", ""]
+                lines += table(OwnTask)
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from roberta_core.errors import BadParams
-from tasks.params import Corpus, Params, Source
+from tasks.params import Corpus, OwnTask, Params, Source
 
 TAKES = {
     "int": "a whole number",
@@ -38,6 +38,8 @@ def _line(error: dict, file: Path) -> str:
             section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
             if part == "sources" or (len(keys) > 2 and keys[1] == "sources"):
                 section = Source
+            elif len(keys) > 3 and keys[:2] == ["finetune", "tasks"]:
+                section = OwnTask
         known = list(section.model_fields) if section else []
         near = difflib.get_close_matches(keys[-1], known, 1)
         takes = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known)}"
@@ -45,7 +47,10 @@ def _line(error: dict, file: Path) -> str:
     if error["type"] == "missing":
         return f"{file}: the key {key} is missing"
     if error["type"] == "string_pattern_mismatch" and keys[-1] == "[key]":
-        return f"{file}: corpus.sources: the name {keys[-2]!r} has other characters than lower case letters, digits and hyphens"
+        where = ".".join(keys[:-2])
+        return (
+            f"{file}: {where}: the name {keys[-2]!r} has other characters than lower case letters, digits and hyphens"
+        )
     got = error.get("input")
     shown = "" if isinstance(got, dict) else ", got nothing" if got is None else f", got {got!r}"
     takes = next((words for kind, words in TAKES.items() if error["type"].startswith(kind)), "")

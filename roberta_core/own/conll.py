@@ -46,6 +46,10 @@ class Sentences:
         """Of each sentence the text that decides on which side of a split it goes."""
         return [" ".join(each) for each in self.words]
 
+    def texts_of_rows(self) -> list[str]:
+        """The same: a row is its text."""
+        return self.keys()
+
 
 def _blocks(text: str) -> list[list[tuple[int, str]]]:
     """Lines with their numbers, a list a sentence."""

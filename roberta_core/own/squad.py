@@ -53,6 +53,10 @@ class Questions:
         """Of each question its article: a split keeps the questions of an article together."""
         return [each.article for each in self.rows]
 
+    def texts_of_rows(self) -> list[str]:
+        """Of each question its context: one that stands in training too is no new text."""
+        return [each.context for each in self.rows]
+
     @property
     def has_unanswerable(self) -> bool:
         """Whether some question has no answer, as in SQuAD 2.0."""

@@ -50,6 +50,10 @@ class TextRows:
         """Of each row the text that decides on which side of a split it goes: equal rows go together."""
         return ["\t".join(each) for each in self.texts]
 
+    def texts_of_rows(self) -> list[str]:
+        """The same: a row is its text."""
+        return self.keys()
+
 
 @dataclass(frozen=True)
 class Columns:
