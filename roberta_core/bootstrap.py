@@ -34,13 +34,16 @@ class Pair:
 
     Attributes:
         task: its name.
-        metric: accuracy, mcc or pearson.
-        labels: [rows]; class names or ids, or numbers for pearson.
-        old: [rows]; the predictions of the model that is to be beaten, of the same kind.
-        new: [rows]; the other model's.
+        metric: the score's name.
+        labels: [rows]; class names or ids, or numbers for correlations.
+        old: [rows]; the predictions of the model that is to be beaten, of the same kind. Of the measure `counts`: [rows, 3],
+            how many of a row's entities or labels are right, predicted and there; of `mean`: [rows], its scores.
+        new: the same of the other model.
         old_seeds: score of each fine-tuning seed of the first model, empty or one where unknown.
         new_seeds: the same of the other.
         counted: whether the task belongs to the mean.
+        measure: how the metric comes of the rows: `accuracy`, `mcc`, `f1_macro`, `pearson`, `spearman`, `counts` (F1 over all
+            rows), `mean`; empty: the metric's name says it.
     """
 
     task: str
@@ -51,6 +54,7 @@ class Pair:
     old_seeds: Sequence[float] = ()
     new_seeds: Sequence[float] = ()
     counted: bool = True
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,42 @@ def _safe(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _classified(metric: str, weights: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """Accuracy, or Matthews' coefficient of two classes: [draws] from weights [draws, kinds] of kinds [kinds]."""
+    """Accuracy, Matthews' coefficient or macro F1: [draws] from weights [draws, kinds] of kinds [kinds]."""
     if metric == "accuracy":
         return weights @ (truth == guess) / weights.sum(axis=1)
-    yes = truth.max()
     total = weights.sum(axis=1).astype(float)
-    sides = (truth == yes, guess == yes, (truth == yes) & (guess == yes))
-    t, p, both = (weights @ each.astype(float) for each in sides)
-    return _safe(total * both - t * p, np.sqrt(np.clip(t * (total - t) * p * (total - p), 0, None)))
+    classes = np.unique(np.concatenate((truth, guess)))
+    if metric == "mcc" and len(classes) <= 2:
+        yes = truth.max()
+        sides = (truth == yes, guess == yes, (truth == yes) & (guess == yes))
+        t, p, both = (weights @ each.astype(float) for each in sides)
+        return _safe(total * both - t * p, np.sqrt(np.clip(t * (total - t) * p * (total - p), 0, None)))
+    # [draws, classes]: how often each class is there, is predicted, is both
+    t, p, both = (
+        weights @ each.astype(float)
+        for each in (
+            truth[:, None] == classes,
+            guess[:, None] == classes,
+            (truth[:, None] == classes) & (guess[:, None] == classes),
+        )
+    )
+    if metric == "f1_macro":  # over the classes of the draw, as scikit-learn takes it
+        return _safe(_safe(2 * both, t + p).sum(axis=1), np.count_nonzero(t + p, axis=1).astype(float))
+    # Gorodkin 2004, as scikit-learn has it
+    free = [total**2 - (each**2).sum(axis=1) for each in (t, p)]
+    return _safe(total * both.sum(axis=1) - (t * p).sum(axis=1), np.sqrt(np.clip(free[0] * free[1], 0, None)))
+
+
+def _counted(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """F1 over all rows: [draws] from weights [draws, kinds] and counts [kinds, 3]."""
+    right, guessed, there = (weights @ counts.astype(float)).T
+    return _safe(2 * right, guessed + there)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks, the mean one for equal values: Pearson's coefficient of them is Spearman's."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[where]
 
 
 def _correlated(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
@@ -109,9 +141,11 @@ def _correlated(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np
 
 def _draw(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
     """Metric of the old and of the new model on the rows as they are, and the gain in each resample: [draws]."""
-    rows = len(pair.labels)
-    if pair.metric == "pearson":
+    rows, measure = len(pair.labels), pair.measure or pair.metric
+    if measure in ("pearson", "spearman"):
         truth, old, new = (np.asarray(each, float) for each in (pair.labels, pair.old, pair.new))
+        if measure == "spearman":  # ranks among all rows; those among the rows of a draw differ little
+            truth, old, new = map(_ranks, (truth, old, new))
         one = np.ones((1, rows))
         gains, size = [], max(1, CHUNK_CELLS // rows)
         for start in range(0, draws, size):
@@ -122,14 +156,25 @@ def _draw(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, floa
         was, now = (float(_correlated(one, truth, each)[0]) for each in (old, new))
         middle = now - was
         return was, now, middle + (np.concatenate(gains) - middle) * (1 + CORRELATION_WIDER / rows)
-    assert pair.metric in ("accuracy", "mcc"), pair.metric
-    names, ids = np.unique(np.concatenate([pair.labels, pair.old, pair.new]), return_inverse=True)
+    if measure in ("counts", "mean"):
+        width = 3 if measure == "counts" else 1
+        sides = np.concatenate([np.asarray(each, float).reshape(rows, width) for each in (pair.old, pair.new)], axis=1)
+        kinds, counts = np.unique(sides, axis=0, return_counts=True)
+        weights = rng.multinomial(rows, counts / rows, size=draws)
+
+        def of(drawn: np.ndarray, side: np.ndarray) -> np.ndarray:
+            return _counted(drawn, side) if measure == "counts" else drawn @ side[:, 0] / rows
+
+        old, new = kinds[:, :width], kinds[:, width:]
+        was, now = (float(of(counts[None], each)[0]) for each in (old, new))
+        return was, now, of(weights, new) - of(weights, old)
+    assert measure in ("accuracy", "mcc", "f1_macro"), measure
+    _, ids = np.unique(np.concatenate([pair.labels, pair.old, pair.new]), return_inverse=True)
     kinds, counts = np.unique(ids.reshape(3, rows), axis=1, return_counts=True)
-    assert pair.metric == "accuracy" or len(names) <= 2, "Matthews' coefficient of two classes"
     truth, old, new = kinds
     weights = rng.multinomial(rows, counts / rows, size=draws)
-    was, now = (_classified(pair.metric, counts[None], truth, guess)[0] for guess in (old, new))
-    gains = _classified(pair.metric, weights, truth, new) - _classified(pair.metric, weights, truth, old)
+    was, now = (_classified(measure, counts[None], truth, guess)[0] for guess in (old, new))
+    gains = _classified(measure, weights, truth, new) - _classified(measure, weights, truth, old)
     return float(was), float(now), gains
 
 

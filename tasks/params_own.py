@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from roberta_core.own.metrics import METRICS
 from tasks.params_data import Positive, Section, Share, once
+from tasks.params_finetune import Options
 
 KINDS = tuple(METRICS)
 TASK_NAME = r"^[a-z0-9][a-z0-9-]*$"
@@ -68,27 +69,7 @@ class OwnTask(Section):
         [1], min_length=1, description="One fine-tuning each; the score is the median, the model the median one's."
     )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of the forward and backward pass.")
-    keep_best: bool = Field(
-        False,
-        description="Score dev after every epoch and keep the best one; such a dev score flatters, a test file does not.",
-    )
-    patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="With keep_best: end after so many epochs without a gain; 0: never earlier."
-    )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Each layer's learning rate is this times that of the layer above it."
-    )
-    frozen_layers: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="The embeddings and so many of the lowest layers are left as they are; null: all are trained.",
-    )
-    reinit_layers: Annotated[int, Field(ge=0)] = Field(
-        0, description="So many of the top layers are drawn anew before training."
-    )
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="Highest norm of the gradient; 0: any.")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="classification: balanced makes every label count the same in all."
-    )
+    options: Options = Field(Options(), description="What the recipe may have beside: the keys of glue.options.")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -100,11 +81,15 @@ class OwnTask(Section):
         """The columns of labels."""
         return (self.label,) if isinstance(self.label, str) else tuple(self.label)
 
+    @property
+    def primary(self) -> str:
+        """The metric that counts."""
+        return self.metric or METRICS[self.kind][0]
+
     @model_validator(mode="after")
     def _fits(self) -> "OwnTask":
         known = METRICS[self.kind]
-        self.metric = self.metric or known[0]
-        if self.metric not in known:
+        if self.metric and self.metric not in known:
             raise ValueError(f"a task of kind {self.kind} takes the metric {' or '.join(known)}, got {self.metric!r}")
         if not 1 <= len(self.texts) <= 2 or len(set(self.texts)) != len(self.texts):
             raise ValueError("text takes one column, or the two of a pair")
@@ -116,10 +101,12 @@ class OwnTask(Section):
             raise ValueError("token and tag are two numbers of columns, from 1 or, negative, from the end")
         if self.dev_share + self.test_share >= 1:
             raise ValueError("dev_share and test_share leave nothing for training")
-        if self.patience and not self.keep_best:
-            raise ValueError("patience asks for keep_best: true")
-        if self.class_weights != "none" and self.kind != "classification":
-            raise ValueError("class_weights is for kind: classification")
+        if self.options.class_weights != "none" and self.kind != "classification":
+            raise ValueError("options.class_weights is for kind: classification")
+        if (self.options.delete_words or self.options.swap_words) and self.kind in ("tokens", "questions"):
+            raise ValueError(
+                "options.delete_words and swap_words are for texts: words with tags or answers stay where they are"
+            )
         if self.stride is not None and self.stride >= self.max_length // 2:
             raise ValueError("stride is at most half of max_length")
         return self

@@ -57,7 +57,7 @@ class Settings:
         separator: between the labels of a row.
         token: number of the column of tokens, from 1, or from the end where negative.
         tag: number of the column of tags.
-        class_weights: whether rare labels count more, so that all count the same in all.
+        class_weights: `none`, `balanced` (every label counts the same in all), or a number a label.
         token_types: whether the encoder has them.
     """
 
@@ -71,7 +71,7 @@ class Settings:
     separator: str = ","
     token: int = 1
     tag: int = -1
-    class_weights: bool = False
+    class_weights: str | tuple[float, ...] = "none"
     token_types: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from roberta_core.errors import BadParams
 from roberta_core.finetune.objectives import Classification, Objective, balanced_weights
 from roberta_core.finetune.rows import Rows, tokenise
 from roberta_core.glue.baselines import tfidf_features
@@ -73,10 +74,22 @@ class ClassKind(TextKind):
     weights: tuple[float, ...] = ()
 
     def learn(self, train: TextRows, file: Path) -> None:
-        """Takes the labels, and their weights, from the training rows."""
+        """Takes the labels, and their weights, from the training rows.
+
+        Raises:
+            BadParams: there are weights for another number of labels.
+        """
         super().learn(train, file)
-        if self.settings.class_weights:
+        asked = self.settings.class_weights
+        if asked == "balanced":
             self.weights = balanced_weights(self.ids(train), len(self.names))
+        elif asked != "none":
+            if len(asked) != len(self.names):
+                raise BadParams(
+                    f"{self.settings.name}: class_weights has {len(asked)} numbers, and there are {len(self.names)} labels.",
+                    f"Give one for each of {', '.join(self.names[:20])}, in this order.",
+                )
+            self.weights = tuple(asked)
 
     def objective(self) -> Objective:
         """Cross-entropy."""
