@@ -1,4 +1,4 @@
-"""A model folder put to use: vectors and fills from an encoder, labels from a classifier.
+"""A model folder put to use: vectors and fills from an encoder, labels from a classifier, entities, answers.
 
 The folder alone decides what it is (`architectures` in its config.json); nothing but torch and tokenizers is needed, so
 the command line, the registry's served models and a script of three lines share this file. Arithmetic is float32 on
@@ -20,19 +20,10 @@ from roberta_core.finetune.rows import pad_rows
 from roberta_core.glue.tasks import SCORE_MAX
 from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
 from roberta_core.model.folder import tokenizer_of
+from roberta_core.own.labels import THRESHOLD, MultiLabel
+from roberta_core.own.models import AnswererModel, TaggerModel, check_texts, read_task
 
 BATCH_TEXTS = 32
-
-
-def _check_texts(texts: Sequence[str]) -> list[str]:
-    wrong = next((each for each in texts if not isinstance(each, str)), None)
-    if wrong is not None:
-        raise BadInput(f"A text is wanted, got {type(wrong).__name__} {wrong!r:.40}.", "Give a list of strings.")
-    # how Python holds bytes of the command line that are not UTF-8
-    broken = next((each for each in texts if any("\ud800" <= letter <= "\udfff" for letter in each)), None)
-    if broken is not None:
-        raise BadInput(f"The text {broken!r:.60} is not UTF-8.", "Give it as UTF-8.")
-    return list(texts)
 
 
 class EncoderModel:
@@ -63,7 +54,7 @@ class EncoderModel:
         Returns:
             [texts][hidden size] floats.
         """
-        texts = _check_texts(texts)
+        texts = check_texts(texts)
         vectors = []
         with torch.inference_mode():
             for start in range(0, len(texts), BATCH_TEXTS):
@@ -80,7 +71,7 @@ class EncoderModel:
         Raises:
             BadInput: the text has no mask within the model's length.
         """
-        ids, _ = self._batch(_check_texts([text]))
+        ids, _ = self._batch(check_texts([text]))
         gaps = (ids[0] == self.tokenizer.token_to_id(self.mask)).nonzero()[:, 0]
         if not len(gaps):
             raise BadInput(
@@ -110,14 +101,24 @@ class ClassifierModel:
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))
         self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
-        config = self.model.config
-        self.objective: Objective = Classification("", tuple(config.id2label.values()))
+        config, task = self.model.config, read_task(folder)
+        self.max_length = min(task.get("max_length", config.max_length), config.max_length)
+        self.texts = task.get("texts", 2)
+        names = tuple(config.id2label.values())
+        self.objective: Objective = Classification("", names)
         if config.problem_type == "regression":
-            self.objective = Regression("", config.id2label[0], SCORE_MAX)
+            # STS-B's models say score / 5; those of a user's tasks say the number itself
+            self.objective = Regression("", config.id2label[0], 1.0 if task else SCORE_MAX)
+        elif config.problem_type == "multi_label_classification":
+            self.objective = MultiLabel("", names)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, str | float]]:
-        """For each text its likeliest `label` and the `score`: its probability, or for a regressor the value itself."""
-        parts = [tuple(text.split("\t")[:2]) for text in _check_texts(texts)]
+    def predict(self, texts: Sequence[str]) -> list[dict[str, str | float]] | list[list[dict[str, str | float]]]:
+        """For each text its likeliest `label` and the `score`: its probability, or for a regressor the value itself.
+
+        Of a model with any number of labels a text, for each text the list of such, the likeliest first.
+        """
+        whole = check_texts(texts)
+        parts = [tuple(text.split("\t")[:2]) if self.texts == 2 else (text,) for text in whole]
         if not parts:
             return []
         # rows of one part and of two are encoded apart
@@ -125,17 +126,35 @@ class ClassifierModel:
         for width in (1, 2):
             chosen = [row for row, each in enumerate(parts) if len(each) == width]
             if chosen:
-                config = self.model.config
-                texts = [parts[row] for row in chosen]
-                rows = tokenise(self.tokenizer, texts, [], config.max_length, config.has_token_types)
+                pieces = [parts[row] for row in chosen]
+                rows = tokenise(self.tokenizer, pieces, [], self.max_length, self.model.config.has_token_types)
                 for row, output in zip(chosen, predict(self.objective, self.model, rows)):
                     outputs[row] = output
         names = self.model.config.id2label
+        if isinstance(self.objective, MultiLabel):
+            return [
+                [
+                    {"label": names[int(at)], "score": float(each[at])}
+                    for at in np.argsort(-each, kind="stable")
+                    if each[at] > THRESHOLD
+                ]
+                for each in outputs
+            ]
         return [{"label": names[int(each.argmax())], "score": float(each.max())} for each in outputs]
 
 
-def load_model(folder: Path | str, device: str = "auto") -> EncoderModel | ClassifierModel:
-    """The model in a Hugging Face folder: an encoder or a classifier, as its config.json says.
+Model = EncoderModel | ClassifierModel | TaggerModel | AnswererModel
+
+ENDINGS: dict[str, type[Model]] = {
+    "ForSequenceClassification": ClassifierModel,
+    "ForTokenClassification": TaggerModel,
+    "ForQuestionAnswering": AnswererModel,
+}
+"""What a folder is, by the end of its architecture's name; else an encoder."""
+
+
+def load_model(folder: Path | str, device: str = "auto") -> Model:
+    """The model in a Hugging Face folder: an encoder, or fine-tuned for a kind of task, as its config.json says.
 
     Raises:
         BadInput: the folder is no RoBERTa model's.
@@ -147,6 +166,7 @@ def load_model(folder: Path | str, device: str = "auto") -> EncoderModel | Class
         raise BadInput(
             f"{folder} is no model folder: it has no readable config.json.", "Give a folder such as models/encoder."
         ) from None
-    if any(str(each).endswith("ForSequenceClassification") for each in architectures):
-        return ClassifierModel(folder, device)
+    for ending, found in ENDINGS.items():
+        if any(str(each).endswith(ending) for each in architectures):
+            return found(folder, device)
     return EncoderModel(folder, device)

@@ -29,6 +29,7 @@ from roberta_core.finetune.state import Keeper
 from roberta_core.model.folder import read_config, tokenizer_of
 from roberta_core.own.kind import Data, Settings
 from roberta_core.own.kinds import kind_of
+from roberta_core.own.models import TASK_FILE
 from roberta_core.own.split import hold_out, shared
 from roberta_core.progress import Progress
 from roberta_core.train.checkpoint import fingerprint
@@ -37,7 +38,6 @@ from tasks.stage import WORK, main
 from tasks.tracking import open_run
 
 OUT = Path("models/tasks")
-SERVED = "task.json"
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".conll", ".iob", ".bio", ".txt")
 _WORD = re.compile(r"[.-]")
 NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
@@ -305,7 +305,7 @@ def _results(job: Job, found, out: Path) -> dict:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         if (job.encoder / file).exists():
             shutil.copyfile(job.encoder / file, out / file)
-    write_json(out / SERVED, kind.served(threshold))
+    write_json(out / TASK_FILE, kind.served(threshold))
     guesses = kind.decide(rows, outputs, dev, threshold)
     write_predictions(out / "dev_predictions.tsv", job, "dev", guesses, outputs)
     results = {

@@ -177,7 +177,8 @@ class Kind(ABC):
 
     def served(self, threshold: float) -> dict:
         """What the saved model must know beside its config.json, to answer as it did here."""
-        return {"kind": self.settings.kind, "max_length": self.settings.max_length, "stride": self.settings.stride}
+        asked = self.settings
+        return {"kind": asked.kind, "max_length": asked.max_length, "stride": asked.stride, "texts": len(asked.text)}
 
 
 def excerpt(text: str) -> str:

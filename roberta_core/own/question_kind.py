@@ -167,7 +167,7 @@ class QuestionKind(Kind):
 
     def served(self, threshold: float) -> dict:
         """The threshold of no answer, too."""
-        return super().served(threshold) | {"no_answer_threshold": threshold}
+        return super().served(threshold) | {"no_answer_threshold": threshold if self.unanswerable else None}
 
 
 def _best(question: Question, found: Found) -> str:
