@@ -24,6 +24,7 @@ from tasks import gate
 from tasks.averages import NEVER_AVERAGED, PUBLISHED, beside, is_glue, means, shown
 from tasks.charts import NARROW, Line, Step, both, funnel_chart, line_chart
 from tasks.examples import DEEPEST_RANK, fill_mask_examples
+from tasks.own_scores import own_section
 from tasks.params import Params
 from tasks.params_file import load_params
 from tasks.stage import stage_file
@@ -189,7 +190,8 @@ def speed_section(root: Path, params: Params) -> dict | None:
     """Seconds and memory of each stage, in the chain's order."""
     names = [stage_file(stage, [source]) for stage in ("download", "clean") for source in params.corpus.sources]
     names += ["dedup", "shard", "tokenizer", "pack", "pretrain", "taskdata"]
-    names += [*(stage_file("glue", [task]) for task in params.glue.all_tasks), "summary"]
+    names += [*(stage_file("glue", [task]) for task in params.glue.all_tasks)]
+    names += [*(stage_file("finetune", [name]) for name in params.finetune.tasks), "summary"]
     stages = [
         {"name": name, **timing} for name in names if (timing := read_if_there(root / f"logs/{name}.timing.json"))
     ]
@@ -239,6 +241,7 @@ def gather(root: Path, overview: Sequence[dict], written: datetime.datetime) -> 
         "token_rows": tokenizer_rows(tokenizer, pack) if tokenizer and pack else [],
         "pretrain": pretrain,
         "scores": scores,
+        "own": own_section(root, params),
         "config": config,
         "speed": speed_section(root, params),
         "fill": fill_section(root),

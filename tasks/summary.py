@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from roberta_core.atomic import atomic_file, read_json
 from roberta_core.errors import BadInput
 from tasks.averages import PUBLISHED, beside, means, shown, spread
+from tasks.own_scores import own_numbers, own_results, own_table
 from tasks.params import Params
 from tasks.stage import main
 
@@ -114,7 +115,9 @@ def tokenizer_rows(tokenizer: dict, pack: dict) -> list[tuple[str, int | str]]:
     ]
 
 
-def _table(documents: list[dict], numbers: dict, sizes: list, pretrain: dict, results: dict[str, dict]) -> str:
+def _table(
+    documents: list[dict], numbers: dict, sizes: list, pretrain: dict, results: dict[str, dict], own: dict[str, dict]
+) -> str:
     """The Markdown page."""
     lines = [
         "# Summary",
@@ -163,6 +166,7 @@ def _table(documents: list[dict], numbers: dict, sizes: list, pretrain: dict, re
         protocols.setdefault(protocol_line(each), []).append(task)
     lines += [f"Protocol of {', '.join(tasks)}: {line}." for line, tasks in protocols.items()]
     lines += _published(results)
+    lines += own_table(own)
     return "\n".join(lines) + "\n"
 
 
@@ -208,8 +212,10 @@ def run(params: Params, root: Path = Path(".")) -> dict:
         "data": "+".join(sorted({each["data"] for each in results.values()})),
     }
     numbers |= means(results)
+    own = own_results(params, root, needed=True)
+    numbers |= own_numbers(own)
     with atomic_file(root / TABLE) as handle:
-        handle.write(_table(documents, numbers, sizes, pretrain, results))
+        handle.write(_table(documents, numbers, sizes, pretrain, results, own))
     return numbers
 
 
