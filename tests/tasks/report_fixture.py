@@ -198,7 +198,7 @@ def finished_run(root: Path, example: str = "Deprecated alias.", data: str = "sa
     params = re.sub(r"max_steps: \d{3,}", "max_steps: 900", params)  # the curves of this fixture have 900 steps
     (root / "params.yaml").write_text(params, encoding="utf8")
     shutil.copy(ROOT / "dvc.yaml", root)
-    (root / "models/tasks").mkdir(parents=True)
+    (root / "models/tasks").mkdir(parents=True, exist_ok=True)
     _documents(root, example)
     measured = {"bytes_per_token": 3.9123, "tokens_per_word": 1.8765, "unknown_share": 0.0}
     write_json(root / "metrics/tokenizer.json", {"vocab_size": 8192, **measured})
