@@ -10,7 +10,9 @@ glue = typer.Typer(help="GLUE's hidden test rows, by the models in models/glue."
 
 @glue.command()
 def submit(
-    out: Annotated[Path, typer.Argument(help="The zip to write.")] = Path("reports/glue-submission.zip"),
+    out: Annotated[
+        Path | None, typer.Argument(help="The zip to write; reports/glue-submission.zip of the project by default.")
+    ] = None,
 ) -> None:
     """Write the leaderboard's zip of eleven files, or say what keeps it from being whole."""
     from flows.settings import find_root
@@ -18,7 +20,9 @@ def submit(
     from tasks.params_file import load_params
 
     root = find_root()
-    for line in submission.submit(root, load_params(root / "params.yaml"), out):
+    for line in submission.submit(
+        root, load_params(root / "params.yaml"), out or root / "reports/glue-submission.zip"
+    ):
         print(line)
 
 

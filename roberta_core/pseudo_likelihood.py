@@ -144,10 +144,14 @@ def pseudo_log_likelihoods(
     try:
         torch.set_num_threads(1 if on_cpu else threads)
         with ThreadPoolExecutor(threads if on_cpu else 1) as pool:
-            found = pool.map(lambda batch: _sums(model, mask, [rows[at] for at in batch]), chosen)
-            for batch, values in zip(chosen, found):
-                sums[batch] = values
-                on_rows(len(batch))
+            found = [pool.submit(_sums, model, mask, [rows[at] for at in batch]) for batch in chosen]
+            try:
+                for batch, values in zip(chosen, found):
+                    sums[batch] = values.result()
+                    on_rows(len(batch))
+            except BaseException:  # Ctrl-C too: what has not begun is not begun
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
         torch.set_num_threads(threads)
     return sums

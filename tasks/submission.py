@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import read_json
-from roberta_core.device import pick_device, set_threads
+from roberta_core.device import set_threads
 from roberta_core.errors import BadInput
 from roberta_core.finetune import predict, tokenise
 from roberta_core.glue.layout import Split, read_split
@@ -85,7 +85,6 @@ def submit(root: Path, params: Params, out: Path, files: Sequence[SubmissionFile
     refuse([fault for name in models if (fault := _trained(root, name))], MEND)
     rows, found = _test_rows(root, files)
     refuse(found, MEND)
-    pick_device(params.runtime.device)
     set_threads(params.runtime.threads)
     progress = Progress("glue submit", sum(map(len, rows.values())), "rows")
     given = {

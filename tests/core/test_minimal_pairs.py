@@ -1,6 +1,7 @@
 """Minimal pairs: sums against a plain loop, against transformers, what is counted, and files that are not in order."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,22 @@ def test_the_sums_are_those_of_a_plain_loop(encoder, monkeypatch, tokens):
     rounded = pseudo_log_likelihoods(encoder.model, encoder.tokenizer, rows, "bf16")
     assert rounded == pytest.approx(found, rel=0.03) and not np.array_equal(rounded, found)
     assert next(encoder.model.parameters()).dtype == torch.float32, "the caller's model stays as it was"
+
+
+def test_an_error_on_the_way_leaves_threads_as_they_were_and_waits_for_nothing(encoder, monkeypatch):
+    begun: list[int] = []
+
+    def failing(model, mask, rows):
+        begun.append(len(rows))
+        time.sleep(0.05)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(pseudo_likelihood, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(pseudo_likelihood, "_sums", failing)
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="no memory"):
+        pseudo_log_likelihoods(encoder.model, encoder.tokenizer, encode(encoder.tokenizer, sentences(500, 9)), "fp32")
+    assert torch.get_num_threads() == threads and len(begun) < 500
 
 
 def test_the_last_layer_at_one_place_is_that_of_the_whole_layer(encoder):
