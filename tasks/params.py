@@ -188,7 +188,7 @@ class Glue(Section):
         if (self.protocol == "staged") != bool(self.staged):
             raise ValueError("protocol staged and the list staged go together: set both, or neither")
         if twice := [task for task in self.staged if task in self.tasks]:
-            raise ValueError(f"{twice[0]} stands in tasks and in staged; it is one of the two")
+            raise ValueError(f"the task {twice[0]} stands in tasks and in staged; it is one of the two")
         if self.staged and "MNLI" not in self.tasks:
             raise ValueError("the tasks of staged start from the MNLI model, and MNLI is not in tasks")
         return self
