@@ -1,0 +1,124 @@
+"""docs/finetune.md: its commands parse, its YAML validates, its tables are those of the code, and its csv becomes a model."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from roberta_core.glue.submission import FILES
+from roberta_core.own.metrics import METRICS
+from tasks.averages import PUBLISHED
+from tasks.params import STAGED, Params
+from tasks.params_finetune import Options
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs/finetune.md").read_text(encoding="utf8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.S)
+COMMANDS = [line.split("#")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+SECTIONS = [block for kind, block in BLOCKS if kind == "yaml"]
+BASE = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf8"))
+
+
+def params_of(section: str) -> Params:
+    given = yaml.safe_load(section)
+    return Params.model_validate({**BASE, **{key: {**BASE.get(key, {}), **part} for key, part in given.items()}})
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("roberta ")])
+def test_commands_parse(command):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda text: " ".join(text.split())[:40])
+def test_sections_validate(section):
+    params_of(section)
+
+
+def test_there_is_something_to_test():
+    assert len(SECTIONS) >= 5 and "roberta glue submit glue-submission.zip" in COMMANDS
+
+
+def test_ten_lines_lead_from_a_csv_to_a_served_model():
+    first = GUIDE[: GUIDE.index("Without a dev file")]
+    lines = [line for kind, block in re.findall(r"```(\w+)\n(.*?)```", first, re.S) for line in block.splitlines()]
+    own = [line for line in lines if line.strip() not in ("finetune:", "tasks:")]  # these stand in params.yaml already
+    assert len(own) <= 10 and any("mlflow models serve" in line for line in own)
+
+
+def test_links_exist():
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", GUIDE) if not link.startswith("http")]
+    assert links and [link for link in links if not (ROOT / "docs" / link).exists()] == []
+
+
+def test_keys_that_are_named_exist():
+    known = {
+        f"{kind}.{name}" for kind in ("glue", "finetune") for name in Params.model_fields[kind].annotation.model_fields
+    }
+    named = set(re.findall(r"`((?:glue|finetune)\.\w+)`", GUIDE))
+    assert named and named - known == set()
+
+
+def test_the_table_of_kinds_is_the_codes():
+    rows = re.findall(r"^\| `([\w-]+)` \| .*? \| (.*?) \| .* \|$", GUIDE.split("| `kind` |")[1].split("\n\n")[0], re.M)
+    assert {kind: tuple(re.findall(r"`(\w+)`", metrics)) for kind, metrics in rows} == METRICS
+
+
+def test_every_kind_source_and_protocol_is_told():
+    told = {
+        yaml.safe_load(block)["finetune"]["tasks"][name]["kind"]
+        for block in SECTIONS
+        if "finetune:" in block
+        for name in yaml.safe_load(block)["finetune"]["tasks"]
+    }
+    assert told == set(METRICS)
+    for key in ("data", "protocol"):
+        values = Params.model_fields["glue"].annotation.model_fields[key].annotation.__args__
+        assert set(re.findall(r"^\| `(\w+)` \|", GUIDE.split(f"| `glue.{key}` |")[1].split("\n\n")[0], re.M)) == set(
+            values
+        )
+    staged = next(params_of(block).glue for block in SECTIONS if "staged" in block)
+    assert staged.protocol == "staged" and set(staged.staged) == set(STAGED)
+    shown = next(yaml.safe_load(block) for block in SECTIONS if "options:" in block)
+    assert set(shown["finetune"]["tasks"]["tickets"]["options"]) <= set(Options.model_fields)
+
+
+def test_figures_are_those_of_the_code():
+    assert f"{sum(file.rows for file in FILES):,} in all" in GUIDE and len(FILES) == 11
+    assert all(line.name.split("-")[0] in GUIDE for line in PUBLISHED)
+
+
+def test_the_csv_becomes_a_model_that_answers(tmp_path, monkeypatch):
+    from roberta_core.inference import load_model
+    from tasks import finetune
+    from tests.core.glue.tiny_encoder import WORDS, write_encoder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_encoder(tmp_path / "models/encoder")
+    section = yaml.safe_load(SECTIONS[0].replace("../tickets.csv", "tickets.csv"))
+    task = section["finetune"]["tasks"]["tickets"]
+    with open("tickets.csv", "w", newline="", encoding="utf8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", task["label"], task["text"]])
+        for number in range(60):
+            word = WORDS[number % 6]
+            rows.writerow(
+                [
+                    number,
+                    ("billing", "shipping")[number % 2],
+                    f'{word}, "good" {("not", "true")[number % 2]}\n{number}',
+                ]
+            )
+    params = params_of(yaml.safe_dump(section) + "runtime:\n  device: cpu\n")
+    metrics = finetune.run(params, "tickets")
+    assert metrics["train_rows"] + metrics["dev_rows"] == 60 and metrics["dev_rows"] > 0
+    (answer,) = load_model(tmp_path / "models/tasks/tickets").predict(["river, not true"])
+    assert answer["label"] in ("billing", "shipping") and 0.5 <= answer["score"] <= 1
