@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until what was written to a file, or a folder's entries, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -36,11 +37,11 @@ def atomic_dir(final: Path) -> Iterator[Path]:
         yield temporary
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
-                _sync(path)
+                sync(path)
         if final.exists():
             os.replace(final, old)
         os.replace(temporary, final)
-        _sync(final.parent)
+        sync(final.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -60,7 +61,7 @@ def atomic_file(final: Path, mode: str = "w") -> Iterator:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, final)
-        _sync(final.parent)
+        sync(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

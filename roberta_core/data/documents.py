@@ -45,17 +45,45 @@ def text_bytes(column: pa.Array) -> np.ndarray:
     return np.diff(offsets).astype(np.int64)
 
 
+class Cutter:
+    """Where a stream of documents is cut into parts of at most `shard_mb` MB of text each (one document at least)."""
+
+    def __init__(self, shard_mb: float):
+        self.budget = int(shard_mb * 1e6)
+        self._part = self._used = 0
+
+    def cut(self, sizes: np.ndarray) -> Iterator[tuple[int, int, int]]:
+        """The next documents, by the bytes of each (int [documents]): the part, and the first and the end of those in it."""
+        ends = np.cumsum(sizes, dtype=np.int64)
+        start = 0
+        while start < len(ends):
+            before = int(ends[start - 1]) if start else 0
+            stop = int(np.searchsorted(ends, before + self.budget - self._used, side="right"))
+            if stop <= start and self._used:
+                self._part, self._used = self._part + 1, 0
+                continue
+            stop = max(stop, start + 1)
+            self._used += int(ends[stop - 1]) - before
+            yield self._part, start, stop
+            start = stop
+
+
+def part_name(number: int) -> str:
+    """The file of a part."""
+    return f"part-{number:05d}.arrow"
+
+
 class ShardWriter:
-    """Writes record batches of documents into parts of at most `shard_mb` MB of text each (one document at least).
+    """Writes record batches of documents into parts, as `Cutter` cuts them.
 
     A context manager: the open part is closed on leaving. `paths` lists the parts written so far.
     """
 
     def __init__(self, folder: Path, shard_mb: float, schema: pa.Schema = SCHEMA):
-        self.folder, self.budget, self.schema = Path(folder), int(shard_mb * 1e6), schema
+        self.folder, self.schema = Path(folder), schema
         self.paths: list[Path] = []
+        self._cutter = Cutter(shard_mb)
         self._writer: pa.RecordBatchFileWriter | None = None
-        self._used = 0
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "ShardWriter":
@@ -71,22 +99,12 @@ class ShardWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Appends the rows of `batch`, going on to a new part where the budget is full."""
-        ends = np.cumsum(text_bytes(batch.column("text")))
-        start = 0
-        while start < len(batch):
-            before = int(ends[start - 1]) if start else 0
-            stop = int(np.searchsorted(ends, before + self.budget - self._used, side="right"))
-            if stop <= start and self._used:
+        for part, start, stop in self._cutter.cut(text_bytes(batch.column("text"))):
+            if part == len(self.paths):
                 self._close()
-                self._used = 0
-                continue
-            stop = max(stop, start + 1)
-            if self._writer is None:
-                self.paths.append(self.folder / f"part-{len(self.paths):05d}.arrow")
+                self.paths.append(self.folder / part_name(part))
                 self._writer = pa.ipc.new_file(self.paths[-1], self.schema)
             self._writer.write_batch(batch.slice(start, stop - start))
-            self._used += int(ends[stop - 1]) - before
-            start = stop
 
 
 def batches(documents: Iterable[Document]) -> Iterator[pa.RecordBatch]:
