@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from roberta_core.atomic import read_json
 from roberta_core.glue.submission import FILES
 from roberta_core.own.metrics import METRICS
 from tasks.averages import PUBLISHED
@@ -50,7 +51,7 @@ def test_ten_lines_lead_from_a_csv_to_a_served_model():
     first = GUIDE[: GUIDE.index("Without a dev file")]
     lines = [line for kind, block in re.findall(r"```(\w+)\n(.*?)```", first, re.S) for line in block.splitlines()]
     own = [line for line in lines if line.strip() not in ("finetune:", "tasks:")]  # these stand in params.yaml already
-    assert len(own) <= 10 and any("mlflow models serve" in line for line in own)
+    assert len(own) <= 10 and "mlflow models serve" in own[-2] and "curl" in own[-1]
 
 
 def test_links_exist():
@@ -95,30 +96,37 @@ def test_figures_are_those_of_the_code():
     assert all(line.name.split("-")[0] in GUIDE for line in PUBLISHED)
 
 
-def test_the_csv_becomes_a_model_that_answers(tmp_path, monkeypatch):
-    from roberta_core.inference import load_model
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with a tiny encoder, in which the guide's first section has been fine-tuned. Returns it and its params."""
     from tasks import finetune
     from tests.core.glue.tiny_encoder import WORDS, write_encoder
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    write_encoder(tmp_path / "models/encoder")
+    root = tmp_path_factory.mktemp("guide")
+    write_encoder(root / "models/encoder")
     section = yaml.safe_load(SECTIONS[0].replace("../tickets.csv", "tickets.csv"))
     task = section["finetune"]["tasks"]["tickets"]
-    with open("tickets.csv", "w", newline="", encoding="utf8") as file:
+    with open(root / "tickets.csv", "w", newline="", encoding="utf8") as file:
         rows = csv.writer(file)
         rows.writerow(["id", task["label"], task["text"]])
         for number in range(60):
-            word = WORDS[number % 6]
-            rows.writerow(
-                [
-                    number,
-                    ("billing", "shipping")[number % 2],
-                    f'{word}, "good" {("not", "true")[number % 2]}\n{number}',
-                ]
-            )
-    params = params_of(yaml.safe_dump(section) + "runtime:\n  device: cpu\n")
-    metrics = finetune.run(params, "tickets")
-    assert metrics["train_rows"] + metrics["dev_rows"] == 60 and metrics["dev_rows"] > 0
-    (answer,) = load_model(tmp_path / "models/tasks/tickets").predict(["river, not true"])
+            label, said = (("billing", "not"), ("shipping", "true"))[number % 2]
+            rows.writerow([number, label, f'{WORDS[number % 6]}, "good" {said}\n{number}'])
+    section["glue"] = {"tasks": ["CoLA"]}
+    section["runtime"] = {"device": "cpu"}
+    (root / "params.yaml").write_text(yaml.safe_dump(BASE | section), encoding="utf8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(root)
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        params = params_of(yaml.safe_dump(section))
+        finetune.run(params, "tickets")
+    return root, params
+
+
+def test_the_csv_becomes_a_model_that_answers(project):
+    from roberta_core.inference import load_model
+
+    results = read_json(project[0] / "models/tasks/tickets/results.json")
+    assert results["rows"]["train"] + results["rows"]["dev"] == 60 and results["rows"]["dev"] > 0
+    (answer,) = load_model(project[0] / "models/tasks/tickets").predict(["river, not true"])
     assert answer["label"] in ("billing", "shipping") and 0.5 <= answer["score"] <= 1
