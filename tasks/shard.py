@@ -175,7 +175,9 @@ def prepare(
     ]
     progress = Progress("looking through the corpus", len(work), "parts")
     parts = []
-    for part in map_shards(partial(prepare_part, search=search, folder=folder), work, workers):
+    ready = partial(prepare_part, search=search, folder=folder)
+    # where nothing is looked for, it is a reading of lengths
+    for part in map_shards(ready, work, workers) if search else map(ready, work):
         parts.append(part)
         progress.advance()
     if search:

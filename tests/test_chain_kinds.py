@@ -41,7 +41,12 @@ def pretrained(folder: Path, **sections: dict) -> dict:
 
 def test_documents_kept_apart_from_raw_text_to_the_held_out_loss(tmp_path):
     """The loss that the chain reports is that of each document alone, as transformers computes it."""
-    told = pretrained(tmp_path, pack={"mode": "best-fit", "max_length": 256}, pretrain={"eval_rows": 24})
+    told = pretrained(
+        tmp_path,
+        shard={"validation_share": 0.2},
+        pack={"mode": "best-fit", "max_length": 256},
+        pretrain={"eval_rows": 24},
+    )
     packed = json.loads((tmp_path / "metrics/pack.json").read_text())
     assert packed["train_fill"] > 0.95
     rows = PackedRows(tmp_path / "data/packed/validation")

@@ -25,6 +25,9 @@ RECALL_AT_THRESHOLD = 0.99
 PARTITION_DOCUMENTS = 1 << 23
 """Documents whose keys are brought together at a time: 200 MB."""
 
+FEW_DOCUMENTS = 1 << 18
+"""Up to here the keys are made in this process: in the half second that it takes, workers have hardly begun."""
+
 _KEY_BASE = np.uint64(0xA24BAED4963EE407)
 
 
@@ -80,7 +83,8 @@ class Bands:
         self.count, rows = bands_and_rows(num_hashes, threshold)
         self._chosen, self._starts = chosen, corpus.starts
         write = partial(_part_keys, folder=folder, bands=self.count, rows=rows)
-        for _ in map_shards(write, enumerate(corpus.signatures), workers):
+        parts = enumerate(corpus.signatures)
+        for _ in map(write, parts) if corpus.size <= FEW_DOCUMENTS else map_shards(write, parts, workers):
             pass
         self._files = [folder / f"{part:06d}.keys" for part in range(len(corpus.signatures))]
         self.partitions = int(chosen.sum()) // PARTITION_DOCUMENTS + 1
