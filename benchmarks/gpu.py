@@ -101,7 +101,7 @@ class Contender:
         self.loss(self.done % len(self.data)).backward()
         gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self.optimizer.step(1e-4, ~norm.isfinite())
+        self.optimizer.step(1e-4, ~norm.isfinite(), norm)
         self.done += 1
 
     def round(self, updates: int) -> None:
