@@ -222,15 +222,15 @@ def run_peak(folder: Path) -> None:
 
 
 class Contender:
-    """The parent's side: one process, and what its rounds took."""
+    """The parent's side: one process of `module`, and what its rounds took."""
 
-    def __init__(self, name: str, folder: Path, threads: int):
+    def __init__(self, name: str, folder: Path, threads: int, module: str = "benchmarks.pretrain"):
         self.name, self.log = name, folder / f"{name}.log"
         env = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
         env |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.pretrain", "--child", name, str(folder)],
+            [sys.executable, "-m", module, "--child", name, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),
@@ -246,10 +246,11 @@ class Contender:
                 return json.loads(line[1:])
         raise SystemExit(f"{self.name} ended: {self.log.read_text()[-2000:]}")
 
-    def go(self) -> None:
-        """One round of about `ROUND_S` seconds."""
+    def go(self, updates: int = 0) -> None:
+        """One round of so many updates, or of about `ROUND_S` seconds."""
         last = (self.rounds or [self.first])[-1]
-        updates = max(2, round(ROUND_S * last["updates"] / last["seconds"])) if self.name != "peak" else 2
+        fitting = max(2, round(ROUND_S * last["updates"] / last["seconds"])) if self.name != "peak" else 2
+        updates = updates or fitting
         self.process.stdin.write(f"{updates}\n")
         self.process.stdin.flush()
         self.rounds.append(self._answer())
