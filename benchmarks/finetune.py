@@ -133,7 +133,7 @@ def run_child(name: str, folder: Path) -> None:
     made.train()
 
 
-def race(encoder: Path, data: Path, task: str, rounds: int, threads: int) -> dict:
+def race(encoder: Path, data: Path, task: str, rounds: int, threads: int, names: list[str]) -> dict:
     """Rows a second of every side, round by round, and the ratios."""
     contenders: dict[str, Contender] = {}
     updates = {
@@ -145,7 +145,7 @@ def race(encoder: Path, data: Path, task: str, rounds: int, threads: int) -> dic
             json.dumps({"encoder": str(encoder.resolve()), "data": str(data.resolve()), "task": task})
         )
         try:
-            for name in CONTENDERS:
+            for name in names:
                 contenders[name] = Contender(name, folder, threads, "benchmarks.finetune")
             for name, each in contenders.items():
                 each.go(
@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--scores", type=int, default=0, help="compare the scores of so many seeds instead of speeds")
     parser.add_argument("--out", type=Path, help="JSON with all figures")
     asked = parser.parse_args()
@@ -252,7 +253,7 @@ def main() -> None:
     if asked.one:
         print(one_score(*place, asked.one[0], int(asked.one[1])))
         return
-    figures = scores(*place, asked.scores) if asked.scores else race(*place, asked.rounds, asked.threads)
+    figures = scores(*place, asked.scores) if asked.scores else race(*place, asked.rounds, asked.threads, asked.only)
     print(json.dumps(figures, indent=1))
     if asked.out:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")

@@ -9,6 +9,7 @@ for the best epoch, the weights after the last step are kept: a best epoch picke
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from roberta_core.finetune.predicting import predict
 from roberta_core.finetune.recipe import Recipe, derive, lr_share, plan
 from roberta_core.finetune.rows import Rows, batches
 from roberta_core.finetune.state import Keeper
+from roberta_core.finetune.vocabulary import UsedVocabulary
 from roberta_core.finetune.watch import Best, Watch
 
 
@@ -66,7 +68,13 @@ def finetune(
     steps, best = plan(len(rows), recipe), Best()
     per_epoch = -(-len(rows) // recipe.batch_size)
     warmup = max(1, round(recipe.warmup_ratio * steps))
+    vocabulary = None
+    if rows_of_epoch is None and model.roberta.embeddings.word_embeddings.weight.requires_grad:
+        vocabulary = UsedVocabulary(model, rows, recipe.weight_decay * optimizer.param_groups[0]["share"])
+        rows = vocabulary.numbered(rows)
     step = keeper.restore(model, optimizer, best) if keeper else 0
+    if vocabulary:
+        vocabulary.decayed(recipe.peak_lr * lr_share(done, steps, warmup) for done in range(step))
     for epoch, score in enumerate(best.scores):
         on_epoch(epoch + 1, score)
     model.train()
@@ -96,12 +104,17 @@ def finetune(
             if recipe.clip_norm:
                 torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             optimizer.step()
+            if vocabulary:
+                vocabulary.decayed([lr])
             step += 1
             on_step(step, value, lr)
         if recipe.keep_best:
-            best.take(objective.task, watch.score(predict(objective, model, watch.rows)), model)
+            with vocabulary.whole() if vocabulary else nullcontext():
+                best.take(objective.task, watch.score(predict(objective, model, watch.rows)), model)
             on_epoch(epoch + 1, best.scores[-1])
             model.train()
+    if vocabulary:
+        vocabulary.restore()
     if recipe.keep_best:
         model.load_state_dict(best.weights)
     return model.eval()

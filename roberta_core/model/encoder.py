@@ -89,6 +89,17 @@ class SelfAttention(nn.Module):
         mask = seen.mask if isinstance(seen, Isolation) else seen
         return attend(qkv, mask, self.dropout_prob if self.training else 0.0)
 
+    def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """What the first token of each row takes from all: [B, L, D] -> [B, 1, D]. `seen` as above, without isolation."""
+        batch, length, width = hidden.shape
+        shape = (batch, -1, self.heads, width // self.heads)
+        query = self.query(hidden[:, :1]).view(shape).transpose(1, 2)
+        weight, bias = (torch.cat((getattr(self.key, part), getattr(self.value, part))) for part in ("weight", "bias"))
+        key, value = F.linear(hidden, weight, bias).view(batch, length, 2, *shape[2:]).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout_prob if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+        return mixed.transpose(1, 2).reshape(batch, 1, width)
+
 
 class ResidualOutput(nn.Module):
     """Projection, dropout, residual sum, layer norm: the second half of attention and of the feed-forward block."""
@@ -115,6 +126,10 @@ class Attention(nn.Module):
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
         return self.output(self.self(hidden, seen), hidden)
+
+    def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """[B, L, D] -> [B, 1, D]."""
+        return self.output(self.self.first(hidden, seen), hidden[:, :1])
 
 
 class Intermediate(nn.Module):
@@ -143,6 +158,11 @@ class Layer(nn.Module):
         hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
+    def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed."""
+        hidden = self.attention.first(hidden, seen)
+        return self.output(self.intermediate(hidden), hidden)
+
 
 class Encoder(nn.Module):
     """The stack of layers."""
@@ -166,6 +186,7 @@ class Roberta(nn.Module):
         attention_mask: torch.Tensor | None = None,
         token_types: torch.Tensor | None = None,
         isolation: Isolation | None = None,
+        first_only: bool = False,
     ) -> torch.Tensor:
         """Hidden states of the last layer.
 
@@ -174,17 +195,20 @@ class Roberta(nn.Module):
             attention_mask: [B, L], true or 1 at tokens, false or 0 at padding. None: no row has padding, which is faster.
             token_types: int [B, L], 0 in the first text of a pair and 1 in the second, for models that have them.
             isolation: the documents of packed rows, which do not see one another; it knows the padding too.
+            first_only: compute the first token's alone, which saves most of the last layer; not with `isolation`.
 
         Returns:
-            [B, L, D]; what stands at padding is of no use.
+            [B, L, D], or [B, 1, D] with `first_only`; what stands at padding is of no use.
         """
+        assert isolation is None or not first_only
         hidden = self.embeddings(input_ids, attention_mask is not None, token_types, isolation)
         seen: torch.Tensor | Isolation | None = isolation
         if isolation is None and attention_mask is not None:
             seen = attention_mask.bool()[:, None, None, :]
-        for layer in self.encoder.layer:
+        *lower, last = self.encoder.layer
+        for layer in lower:
             hidden = layer(hidden, seen)
-        return hidden
+        return last.first(hidden, seen) if first_only else last(hidden, seen)
 
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:

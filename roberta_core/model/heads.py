@@ -205,7 +205,7 @@ class RobertaForSequenceClassification(Saved):
         token_types: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Float32 logits [B, num_labels] of `input_ids`, int [B, L]; the rest as in `Roberta`."""
-        return self.classifier(self.roberta(input_ids, attention_mask, token_types)).float()
+        return self.classifier(self.roberta(input_ids, attention_mask, token_types, first_only=True)).float()
 
     @classmethod
     def from_pretrained(
