@@ -97,7 +97,7 @@ def finetune(
             if not np.isfinite(value):
                 raise BadParams(
                     f"{objective.task}: the loss is {value} at step {step + 1} of {steps}.",
-                    "Lower glue.peak_lr, or raise glue.warmup_ratio.",
+                    "Lower its peak_lr, or raise warmup_ratio.",
                 )
             optimizer.zero_grad()
             loss.backward()

@@ -62,14 +62,15 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise BadInput(
-            f"{file}, line {line}: the bytes are not {encoding[:6].upper()}.", "Save it as UTF-8."
+            f"{file}, line {line}: the bytes are not {encoding.removesuffix('-sig').upper()}.", "Save it as UTF-8."
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise BadInput(
             f"{file}, line {line}: a NUL byte: no text file, or UTF-16 without its mark.", "Save it as UTF-8."
         )
-    return text
+    # spreadsheets of old Macs end lines by a carriage return alone
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def format_of(file: Path) -> str:
@@ -91,8 +92,12 @@ def format_of(file: Path) -> str:
 
 
 def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str], key: str) -> None:
-    """Raises BadInput where a column that the task names is not there."""
+    """Raises BadInput where a column that the task names is not there, or is there twice."""
+    if not found:
+        raise BadInput(f"{file} is empty: it names no column.", "Give a first line of names, and rows below it.")
     for name in wanted:
+        if found.count(name) > 1:
+            raise BadInput(f"{file}: {found.count(name)} columns are called {name}.", "Rename or take out one.")
         if name not in found:
             near = difflib.get_close_matches(name, list(map(str, found)), 1)
             hint = f"did you mean {near[0]}?" if near else "take one of them."
@@ -105,7 +110,7 @@ def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str], key: 
 def _csv(text: str, wanted: Sequence[str], file: Path, funnel: Funnel) -> Iterator[Row | list[str]]:
     """The header, then the rows."""
     csv.field_size_limit(lines.MAX_DOCUMENT_BYTES)
-    first = text.split("\n", 1)[0]
+    first = text.lstrip("\r\n").split("\n", 1)[0].replace("\r", "")
     marks = [mark for mark in DELIMITERS if set(wanted) <= set(next(csv.reader([first], delimiter=mark), []))]
     # strict: a quote that is never closed would swallow the rest of the file without a word
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=marks[0] if marks else ",", strict=True)
@@ -117,12 +122,16 @@ def _csv(text: str, wanted: Sequence[str], file: Path, funnel: Funnel) -> Iterat
         except StopIteration:
             return
         except csv.Error as error:
-            funnel.drop("unreadable_row", f"{file}, line {line}: {error} (to line {reader.line_num})")
+            # an open quote takes what follows with it: every line of it counts, so that half a file is not one slip
+            lost = max(1, reader.line_num - line + 1)
+            funnel.drop("unreadable_row", f"{file}, line {line}: {error} (to line {reader.line_num})", lost)
+            continue
+        if not fields:
             continue
         if header is None:
             header = fields
             yield header
-        elif fields:
+        else:
             yield from _fields(header, fields, file, line, funnel)
 
 
@@ -131,10 +140,12 @@ def _tsv(text: str, file: Path, funnel: Funnel) -> Iterator[Row | list[str]]:
     header: list[str] | None = None
     for line, raw in enumerate(text.split("\n"), 1):
         fields = raw.removesuffix("\r").split("\t")
+        if fields == [""]:
+            continue
         if header is None:
             header = fields
             yield header
-        elif fields != [""]:
+        else:
             yield from _fields(header, fields, file, line, funnel)
 
 
@@ -199,6 +210,11 @@ def read_table(file: Path, wanted: Sequence[str], funnel: Funnel, key: str = "te
     return list(found)
 
 
+def unwritable(text: str) -> bool:
+    """Whether a text holds half a character (a lone surrogate, as JSON may), which no UTF-8 file can."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def text_fault(value: object) -> str:
     """Why a value cannot be a text of a row, as a reason of the funnel; empty where it can."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -207,7 +223,7 @@ def text_fault(value: object) -> str:
         return "text_not_a_string"
     if not value.strip():
         return "empty_text"
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+    if "\0" in value or unwritable(value):
         return "broken_text"
     return ""
 
@@ -221,7 +237,7 @@ def refuse_if_bad(file: Path, funnel: Funnel, kept: int) -> list[str]:
     lost = sum(funnel.dropped.values())
     if not kept and not lost:
         raise BadInput(f"{file} has no rows.", "Give the whole file.")
-    first = next((each[0] for each in funnel.examples.values()), "")
+    first = next((f"{each[0]} ({reason.replace('_', ' ')})" for reason, each in funnel.examples.items()), "")
     if not kept or lost > max(1, MAX_LEFT_OUT * (kept + lost)):
         raise BadInput(
             f"{lost:,} of {kept + lost:,} rows cannot be used: {first}.",

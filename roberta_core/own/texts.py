@@ -6,6 +6,7 @@ is predicted and not scored; one label absent among others is a fault of that ro
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import Literal
 
 from roberta_core.data.funnel import Funnel
 from roberta_core.errors import BadInput
-from roberta_core.own.reading import read_table, refuse_if_bad, text_fault
+from roberta_core.own.reading import read_table, refuse_if_bad, text_fault, unwritable
 
 Kind = Literal["classification", "multi-label", "regression"]
 Label = str | tuple[str, ...] | float
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
 """How a column of zeros and ones may be written, in lower case."""
+_UNWRITABLE = "the label cannot be written as UTF-8"
+_NUMBER = re.compile(r"-?\d{1,18}")
 
 
 @dataclass
@@ -80,7 +83,11 @@ def _name(value: object) -> str:
 
 
 def _absent(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value)
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
 
 
 def _several(row: dict, columns: Columns) -> tuple[str, ...] | str:
@@ -112,15 +119,17 @@ def _label(row: dict, kind: Kind, columns: Columns) -> tuple[Label | None, str]:
     """The label, or None and why there is none."""
     if kind == "multi-label":
         found = _several(row, columns)
-        return (None, found) if isinstance(found, str) else (found, "")
+        if isinstance(found, str):
+            return None, found
+        return (None, _UNWRITABLE) if any(map(unwritable, found)) else (found, "")
     value = row.get(columns.label[0])
     if kind == "classification":
         if isinstance(value, list | dict):
             return None, f"{columns.label[0]} is a {type(value).__name__}, no class"
-        return _name(value), ""
+        return (None, _UNWRITABLE) if unwritable(_name(value)) else (_name(value), "")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     return (number, "") if math.isfinite(number) else (None, f"{columns.label[0]} is {value!r:.40}, no finite number")
 
@@ -187,7 +196,7 @@ def label_names(train: TextRows, kind: Kind, file: Path) -> list[str]:
             f"{file}: {len(seen):,} different labels in {len(train):,} rows.",
             "That is no class; is it the wrong column, or kind: regression?",
         )
-    if all(name.lstrip("-").isdecimal() for name in seen):
+    if all(_NUMBER.fullmatch(name) for name in seen):
         return sorted(seen, key=int)
     return sorted(seen)
 

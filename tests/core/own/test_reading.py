@@ -54,14 +54,19 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", r"t\.csv: there is no column text \(found: nothing\)"),
+        (b"", r"t\.csv is empty"),
+        (b"text,text,label\na,b,c\n", r"t\.csv: 2 columns are called text"),
+        (
+            b'text,label\na,b\n"c,d\n' + b"e,f\n" * 9,
+            r"10 of 11 rows.*t\.csv, line 3: unexpected end of data \(to line 12\)",
+        ),
         (b"text,label\n", r"t\.csv has no rows"),
         (b"texts,label\na,b\n", r"no column text \(found: texts, label\).*did you mean texts"),
         (b"text,label\na,b\nc,d,e\nf,g\nh,i,j\n", r"2 of 4 rows.*t\.csv, line 3: 3 fields under 2 names: c \| d \| e"),
         (b'text,label\n"a,b\nc,d\ne,f\n', r"t\.csv, line 2: unexpected end of data"),
-        (b"text,label\na\xff,b\n", r"t\.csv, line 2: the bytes are not UTF-8"),
+        (b"text,label\na\xff,b\n", r"t\.csv, line 2: the bytes are not UTF-8\."),
         ("text,label\na,b\n".encode("utf-16-le"), r"t\.csv, line 1: a NUL byte.*UTF-16 without its mark"),
-        (b"text,label\n ,b\n,c\n", r"2 of 2 rows.*t\.csv, line 2, column text"),
+        (b"text,label\n ,b\n,c\n", r"2 of 2 rows.*t\.csv, line 2, column text \(empty text\)"),
         (b"text,label\na,\nb,\nc,d\n", r"2 of 3 rows cannot be used: .*t\.csv, line 2, column label"),
     ],
 )
@@ -71,6 +76,15 @@ def test_faults_of_a_table_get_one_line(tmp_path, content, told):
     with pytest.raises(BadInput, match=told) as raised:
         read_texts(file, "classification", ONE)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("old.csv", ","), ("old.tsv", "\t"), ("old.jsonl", "")])
+def test_lines_that_end_by_a_carriage_return_and_blank_ones_before_the_names(tmp_path, name, mark):
+    file = tmp_path / name
+    lines = [json.dumps({"text": text, "label": text}) for text in "ab"]
+    file.write_bytes("\r".join(["", f"text{mark}label", f"a{mark}a", f"b{mark}b"] if mark else lines).encode())
+    rows = read_texts(file, "classification", ONE)
+    assert rows.texts == [("a",), ("b",)] and rows.labels == ["a", "b"] and rows.lines[0] == (3 if mark else 1)
 
 
 def test_files_that_are_none(tmp_path):
@@ -90,6 +104,16 @@ def test_files_that_are_none(tmp_path):
         read_texts(tmp_path / "a.parquet", "classification", ONE)
 
 
+def test_labels_that_are_none(tmp_path):
+    file = tmp_path / "t.jsonl"
+    for label, told in ((" ", "no label"), ("lone \ud800", "cannot be written")):
+        file.write_text("".join(json.dumps({"text": "t", "label": each}) + "\n" for each in ("a", "b", label)))
+        for kind in ("classification", "multi-label"):
+            if kind == "multi-label" and label == " ":
+                continue  # which is none of the labels
+            assert told in read_texts(file, kind, ONE).notes[0]
+
+
 def test_a_slip_costs_one_row_and_is_told(tmp_path):
     file = tmp_path / "t.jsonl"
     lines = [json.dumps({"text": f"text {n}", "label": n % 2}) for n in range(300)]
@@ -107,6 +131,9 @@ def test_labels_are_the_same_however_they_are_typed(tmp_path):
     rows = read_texts(file, "classification", ONE)
     assert rows.labels == ["1", "1", "1", "true", "10", "2"]
     assert label_names(TextRows(rows.texts, ["10", "2", "1"]), "classification", file) == ["1", "2", "10"]
+    # as numbers only where all are some; "--" is none, nor is one with more digits than Python reads
+    for odd in ("--1", "9" * 5000):
+        assert label_names(TextRows([("t",)] * 6, [odd, "1", "2"] * 2), "classification", file)[0] in ("--1", "1")
 
 
 def test_several_labels_in_a_list_or_in_columns(tmp_path):
@@ -127,6 +154,9 @@ def test_numbers(tmp_path):
     file.write_text("text,label\na,1.5\nb,-2e3\nc,nan\n")
     rows = read_texts(file, "regression", ONE)
     assert rows.labels == [1.5, -2000.0] and "no finite number" in rows.notes[0]
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 1' + "0" * 400 + "}\n")
+    assert "no finite number" in read_texts(file, "regression", ONE).notes[0]
     with pytest.raises(BadInput, match="every row has the label 3"):
         label_names(TextRows([("a",)] * 3, [3.0] * 3), "regression", file)
 
