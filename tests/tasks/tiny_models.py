@@ -66,7 +66,7 @@ def tiny_project(root: Path) -> Params:
     """A project with an encoder, a classifier for CoLA and a regressor for STS-B, all of them tiny and untrained."""
     root.mkdir(parents=True)
     text = (REPO / "params.yaml").read_text()
-    lines = ["  tasks: [CoLA, STS-B]" if line.strip().startswith("tasks:") else line for line in text.splitlines()]
+    lines = ["  tasks: [CoLA, STS-B]" if line.startswith("  tasks: [") else line for line in text.splitlines()]
     (root / "params.yaml").write_text("\n".join(lines))
     encoder = tiny_encoder(root / "models" / "encoder")
     tiny_classifier(root / "models" / "glue" / "CoLA", encoder, ["unacceptable", "acceptable"])
