@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 
 from roberta_core.data.tokenizer import specials_of
 
-POOL_BATCHES = 16
-"""Batches that are sorted by length together: wide enough to save most padding, narrow enough to keep batches random."""
+POOL_BATCHES = (16, 50)
+"""Batches that are sorted by length together, at least and at most: a quarter of an epoch between the two, as in transformers'
+`group_by_length`. Wide enough to save most padding, narrow enough to keep batches random."""
 
 ENCODE_ROWS = 4096
 """Rows encoded at a time: the encodings of all of MNLI at once would take gigabytes."""
@@ -82,8 +83,10 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
     result = []
-    for start in range(0, len(order), POOL_BATCHES * batch_size):
-        pool = order[start : start + POOL_BATCHES * batch_size]
+    least, most = POOL_BATCHES
+    size = batch_size * max(least, min(most, len(order) // (4 * batch_size)))
+    for start in range(0, len(order), size):
+        pool = order[start : start + size]
         pool = pool[np.argsort(np.asarray(lengths)[pool], kind="stable")]
         result += [pool[at : at + batch_size].tolist() for at in range(0, len(pool), batch_size)]
     return [result[at] for at in draw.permutation(len(result))]
