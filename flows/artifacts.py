@@ -49,6 +49,7 @@ def funnel_rows(root: Path, params: Params) -> list[dict]:
 
 def score_rows(root: Path, params: Params) -> list[dict]:
     """The held-out loss, and one row for each task that was scored here."""
+    from tasks.own_scores import own_protocol, own_results
     from tasks.summary import protocol_line
 
     rows = []
@@ -62,6 +63,9 @@ def score_rows(root: Path, params: Params) -> list[dict]:
             found = read_json(file)
             told = f"{found['data']} data, {protocol_line(found)}"
             rows.append({"of": task, "measure": found["metric"], "score": found["score"], "protocol": told})
+    for task, found in own_results(params, root).items():
+        told = f"own data, {own_protocol(found)}"
+        rows.append({"of": task, "measure": found["metric"], "score": found["score"], "protocol": told})
     return rows
 
 

@@ -158,9 +158,14 @@ def status() -> None:
 @app.command()
 def predict(
     model: ModelArgument,
-    texts: Annotated[list[str], typer.Argument(help=r"One or more texts; \t stands between the two of a pair.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            help=r"One or more texts; \t stands between the two of a pair, or between a question and its context."
+        ),
+    ],
 ) -> None:
-    """Predict: label and score from a classifier, a vector from an encoder. One line of JSON a text."""
+    """Predict: labels, entities or an answer, as the model was fine-tuned; a vector from an encoder. One line of JSON a text."""
     import json
 
     for answer in cli_models.open_model(model).predict([text.replace("\\t", "\t") for text in texts]):
@@ -178,7 +183,7 @@ def fill(
 
     opened = cli_models.open_model(model)
     if opened.kind != "encoder":
-        raise BadInput(f"{model} is a classifier, which fills no gaps.", "Give an encoder, such as models/encoder.")
+        raise BadInput(f"{model} is a {opened.kind}, which fills no gaps.", "Give an encoder, such as models/encoder.")
     for number, words in enumerate(opened.fill(text, top), 1):
         if number > 1:
             print()

@@ -108,7 +108,8 @@ def check_inputs(root: Path) -> None:
                     continue
                 name = _name(stage, root)
                 kind, _, source = name.partition("@")
-                key = {"download": f"corpus.sources.{source}.path", "taskdata": "glue.path"}.get(kind)
+                keys = {"download": f"corpus.sources.{source}.path", "taskdata": "glue.path"}
+                key = (keys | {"finetune": f"finetune.tasks.{source}.path"}).get(kind)
                 mend = f"Put it there, or set {key} to one that exists." if key else "Put it back."
                 raise BadInput(f"There is no {needed.def_path}, which {name} reads.", mend)
 

@@ -26,7 +26,7 @@ from flows.process import Groups, run_stage
 from roberta_core.atomic import digest_of, read_json
 from roberta_core.errors import BadInput, UserError
 from roberta_core.progress import human_time
-from tasks.evidence import fetch, read_lock
+from tasks.evidence import fetch, read_lock, task_folder
 from tasks.lineage import NoLineage
 from tasks.registry import named_version, open_store
 
@@ -75,7 +75,7 @@ def reproduce(
     number, tags = str(version.version), version.tags
     evidence = fetch(root, version.name, number)
     lock = read_lock(evidence / "dvc.lock") if evidence else {}
-    out = f"models/glue/{tags['task']}" if "task" in tags else "models/encoder"
+    out = task_folder(tags["task"]) if "task" in tags else "models/encoder"
     target = next((name for name, stage in lock.items() if out in _outs(stage)), None)
     commit = tags.get("git_commit", "").removesuffix("-dirty")
     if target is None or not commit or not (evidence / "params.yaml").is_file():

@@ -175,7 +175,7 @@ def show_results(root: Path, params: Params, ended: dict[str, str]) -> None:
     add("masked-token accuracy", "accuracy", ".1%")
     kind = "sample task" if params.glue.data == "sample" else "GLUE dev"
     for task, name in names.items():
-        add(f"{task} ({kind})", f"scores.{task}", ".3f", name)
+        add(f"{task} ({'own task' if task in params.finetune.tasks else kind})", f"scores.{task}", ".3f", name)
     add("mean score without WNLI", "mean_score", ".3f")
     add("the leaderboard's mean without WNLI", "leaderboard_mean", ".3f")
     console.print(table)

@@ -25,6 +25,9 @@ from roberta_core.own.models import AnswererModel, TaggerModel, check_texts, rea
 
 BATCH_TEXTS = 32
 
+SAMPLES = ("The function returns a list of strings.", "This is one text,\tand this is the other one.", "Short.")
+"""What a version predicts on before it is registered: one text, a pair, and padding in the batch."""
+
 
 class EncoderModel:
     """A masked-language model: vectors for texts, and words for gaps.
@@ -37,6 +40,7 @@ class EncoderModel:
     """
 
     kind = "encoder"
+    samples = SAMPLES
 
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForMaskedLM.from_pretrained(folder).to(pick_device(device))
@@ -97,6 +101,7 @@ class ClassifierModel:
     """
 
     kind = "classifier"
+    samples = SAMPLES
 
     def __init__(self, folder: Path | str, device: str = "auto"):
         self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from roberta_core.atomic import digest_of, read_json
-from tasks.evidence import NOT_AVERAGED
+from tasks.evidence import NOT_AVERAGED, task_folder
+from tasks.own_scores import own_results
 from tasks.params import Params
 from tasks.tracking import recorded_md5
 
@@ -28,7 +29,8 @@ class Candidate:
 
 def model_names(params: Params) -> dict[str, str]:
     """Registered names: the encoder's under "", each task's under the task."""
-    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in params.glue.all_tasks}
+    every = [*params.glue.all_tasks, *params.finetune.tasks]
+    tasks = {task: f"{params.registry.task_prefix}{task.lower()}" for task in every}
     return {"": params.registry.encoder} | tasks
 
 
@@ -108,4 +110,25 @@ def candidates(params: Params, root: Path) -> list[Candidate]:
         if (tuned / "model.safetensors").is_file():
             evidence["encoder_sha256"] = digest_of(tuned / "model.safetensors")
         found.append(Candidate(names[task], folder, evidence | {"task": task}, [task]))
+    return found + _own_candidates(params, root, names)
+
+
+def _own_candidates(params: Params, root: Path, names: dict[str, str]) -> list[Candidate]:
+    """The models of finetune.tasks. They say nothing of the encoder's score: its tasks are those of `glue`."""
+    found, encoder = [], root / params.finetune.encoder / "model.safetensors"
+    for task, each in own_results(params, root).items():
+        folder = root / task_folder(task)
+        if not (folder / "model.safetensors").is_file():
+            continue
+        yardstick = {key: each[key] for key in ("data", "kind", "metric", "dev_sha256")}
+        yardstick |= {key: each["protocol"][key] for key in ("split", "selection")}
+        evidence = _evidence(each["metric"], each["score"], yardstick, each["data"], each["protocol"])
+        evidence |= {
+            "task": task,
+            "kind": each["kind"],
+            "data_md5": recorded_md5(root, Path(params.finetune.tasks[task].path)),
+        }
+        if encoder.is_file():
+            evidence["encoder_sha256"] = digest_of(encoder)
+        found.append(Candidate(names[task], folder, evidence, [task]))
     return found

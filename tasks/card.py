@@ -13,6 +13,13 @@ from roberta_core.atomic import atomic_file
 from roberta_core.model import RobertaConfig
 
 CLASSIFIER = "RobertaForSequenceClassification"
+TUNED = {
+    CLASSIFIER: ("AutoModelForSequenceClassification", "text-classification", "classifier"),
+    "RobertaForTokenClassification": ("AutoModelForTokenClassification", "token-classification", "tagger"),
+    "RobertaForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering", "model of questions"),
+}
+"""Fine-tuned models: who loads them in `transformers`, what the hub calls their task, and what they are."""
+
 LOSSES = {
     "loss": "held-out masked loss (nats)",
     "perplexity": "held-out perplexity",
@@ -54,6 +61,8 @@ def _scores(facts: Facts) -> dict[str, float]:
 def _data_name(facts: Facts) -> str:
     """`GLUE CoLA`, or for tasks made from the corpus what they are: not GLUE."""
     kind, task = facts.results["data"], facts.results["task"]
+    if kind == "own":
+        return f"own task {task}"
     return (
         f"GLUE {task}" if kind != "sample" else f"sample task in the form of {task}, made from the corpus (not GLUE)"
     )
@@ -61,10 +70,10 @@ def _data_name(facts: Facts) -> str:
 
 def front_matter(facts: Facts) -> dict:
     """The fields that the hub knows, without those that nothing is known of."""
-    classifier = facts.architecture == CLASSIFIER
+    pipeline = TUNED[facts.architecture][1] if facts.architecture in TUNED else "fill-mask"
     result: dict = {
         "library_name": "transformers",
-        "pipeline_tag": "text-classification" if classifier else "fill-mask",
+        "pipeline_tag": pipeline,
         "tags": ["roberta"],
     }
     if facts.base_model:
@@ -72,7 +81,7 @@ def front_matter(facts: Facts) -> dict:
     metrics, name, data, task = {}, "", "", {}
     if facts.results:
         metrics, data = _scores(facts), _data_name(facts)
-        name, task = facts.results["task"], {"type": "text-classification", "name": facts.results["task"]}
+        name, task = facts.results["task"], {"type": pipeline, "name": facts.results["task"]}
     elif "loss" in facts.training:
         metrics = {key: facts.training[key] for key in LOSSES if key in facts.training}
         name, data, task = "encoder", "held-out text of the corpus", {"type": "fill-mask", "name": "masked tokens"}
@@ -103,17 +112,18 @@ def _section(title: str, *parts: list[str]) -> list[str]:
 def card(facts: Facts) -> str:
     """The text of README.md."""
     config, training, results = facts.config, facts.training, facts.results
-    classifier = facts.architecture == CLASSIFIER
-    title = f"RoBERTa for {results['task']}" if results else "RoBERTa classifier" if classifier else "RoBERTa encoder"
+    tuned = facts.architecture in TUNED
+    loader, _, noun = TUNED.get(facts.architecture, ("AutoModelForMaskedLM", "", "encoder"))
+    title = f"RoBERTa for {results['task']}" if results else f"RoBERTa {noun}"
     shape = {
         "architecture": facts.architecture,
-        "parameters (with the masked-language head)": None if classifier else f"{config.parameters():,}",
+        "parameters (with the masked-language head)": None if tuned else f"{config.parameters():,}",
         "layers": config.num_hidden_layers,
         "hidden size": config.hidden_size,
         "attention heads": config.num_attention_heads,
         "vocabulary": config.vocab_size,
         "longest row (tokens)": config.max_length,
-        "labels": ", ".join(config.id2label.values()) if classifier else None,
+        "labels": ", ".join(config.id2label.values()) if tuned else None,
         "token types": "two, for the texts of a pair" if config.has_token_types else None,
         "SHA-256 of model.safetensors": facts.weights_sha256,
     }
@@ -128,7 +138,6 @@ def card(facts: Facts) -> str:
     known = {label: training[key] for key, label in LOSSES.items() if key in training}
     settings = {key: value for key, value in training.items() if key not in LOSSES and not isinstance(value, dict)}
     data = {f"source {name} (md5)": md5 for name, md5 in facts.sources.items()}
-    loader = "AutoModelForSequenceClassification" if classifier else "AutoModelForMaskedLM"
     lines = [
         f"# {title}",
         "",

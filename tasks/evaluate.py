@@ -59,6 +59,11 @@ def evaluate_version(root: Path, name: str) -> Evaluation:
     tags, label = version.tags, f"{version.name} {version.version}"
     if "task" not in tags:
         raise BadInput(f"{label} is an encoder, which is scored by its classifiers.", "Name one of these.")
+    if tags.get("data") == "own":
+        raise BadInput(
+            f"{label} was made for {tags['task']}, a task of your own.",
+            f"Run its stage: roberta stage finetune@{tags['task']}",
+        )
     task = task_named(tags["task"])
     devs = list(read_split(root / "data" / "glue" / task.name, task, "dev").values())
     opened = ClassifierModel(model_folder(root, version.name, str(version.version)))

@@ -23,6 +23,7 @@ import yaml
 
 from roberta_core.atomic import digest_of, read_json, write_json
 from roberta_core.bootstrap import Pair
+from roberta_core.glue.tasks import TASKS
 from tasks.tracking import mlflow_on
 
 PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -31,11 +32,16 @@ NOT_AVERAGED = "WNLI"
 """WNLI's dev set is adversarial to its train set; GLUE papers report it and leave it out of the mean."""
 
 
+def task_folder(task: str) -> str:
+    """Where the model of a task stands, relative to the project: tasks of GLUE and your own never share a name."""
+    return f"models/glue/{task}" if task in TASKS else f"models/tasks/{task}"
+
+
 def copy_scores(root: Path, tasks: list[str], folder: Path) -> str:
     """Copies results and predictions of tasks into `folder`/tasks. Returns their digest."""
     for task in tasks:
         for name in ("results.json", "dev_predictions.tsv"):
-            file = root / "models" / "glue" / task / name
+            file = root / task_folder(task) / name
             if file.is_file():
                 (folder / "tasks" / task).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / "tasks" / task / name)
@@ -114,19 +120,49 @@ def read_pairs(old: Path, new: Path) -> tuple[list[Pair], str]:
         files = [side / "tasks" / task / "dev_predictions.tsv" for side in (old, new)]
         if not all(file.is_file() for file in files):
             return [], f"{task}: no dev predictions were kept"
-        (labels, before), (others, after) = map(_read_predictions, files)
-        if labels != others:
+        before, after = map(_read_predictions, files)
+        if [row["label"] for row in before] != [row["label"] for row in after]:
             return [], f"{task}: other dev rows"
-        metric = results[1]["metric"]
-        kind = float if metric == "pearson" else str
+        metric, kind = results[1]["metric"], results[1].get("kind", "")
+        measure = MEASURES.get((kind, metric), metric)
+        if measure == "none":
+            return [], f"{task}: {metric} of a task of kind {kind} cannot be compared row by row"
         seeds = [tuple(each.get("seeds", {}).values()) for each in results]
-        columns = (np.array(each, kind) for each in (labels, before, after))
-        pairs.append(Pair(task, metric, *columns, *seeds, counted=task != NOT_AVERAGED or len(tasks[0]) == 1))
+        columns = (
+            _column(before, measure, metric, truth=True),
+            _column(before, measure, metric),
+            _column(after, measure, metric),
+        )
+        counted = task != NOT_AVERAGED or len(tasks[0]) == 1
+        pairs.append(Pair(task, metric, *columns, *seeds, counted=counted, measure=measure))
     return pairs, ""
 
 
-def _read_predictions(file: Path) -> tuple[list[str], list[str]]:
-    """Labels and predictions of a dev_predictions.tsv, as written."""
+MEASURES = {
+    ("multi-label", "f1_micro"): "counts",
+    ("multi-label", "f1_macro"): "none",
+    ("multi-label", "exact_match"): "accuracy",
+    ("tokens", "f1"): "counts",
+    ("tokens", "accuracy"): "counts",  # right tags, tags, tags: F1 of these is accuracy
+    ("questions", "f1"): "mean",
+    ("questions", "exact_match"): "mean",
+}
+"""How a metric comes of the rows of dev_predictions.tsv, where its name alone does not say it (`roberta_core.bootstrap`)."""
+
+COUNTS = ("right", "predicted", "there")
+
+
+def _column(rows: list[dict[str, str]], measure: str, metric: str, truth: bool = False) -> np.ndarray:
+    """What the bootstrap takes of one model's rows."""
+    if measure == "counts":
+        return np.array([[int(row[name]) for name in COUNTS] for row in rows])
+    if measure == "mean":
+        return np.array([float(row[metric]) for row in rows])
+    kind = float if measure in ("pearson", "spearman") else str
+    return np.array([row["label" if truth else "prediction"] for row in rows], kind)
+
+
+def _read_predictions(file: Path) -> list[dict[str, str]]:
+    """The rows of a dev_predictions.tsv, as written."""
     with open(file, encoding="utf8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [row["label"] for row in rows], [row["prediction"] for row in rows]
+        return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))

@@ -8,6 +8,8 @@ epoch, the threshold of no answer. A test file is looked at once, by the kept mo
 What is done stands in `.work/finetune/<NAME>/<fingerprint>/`: a killed stage goes on with the next seed.
 """
 
+import hashlib
+import json
 import re
 import shutil
 import sys
@@ -232,12 +234,18 @@ class Job:
 _OFF = OwnTask.model_fields["options"].default.model_dump()
 
 
-def write_predictions(file: Path, job: Job, split: str, guesses: list, outputs: Sequence[np.ndarray]) -> None:
-    """One line a row: label, prediction, and what the kind says beside; tabs and line ends in texts become blanks."""
+def write_predictions(file: Path, job: Job, split: str, guesses: list, outputs: Sequence[np.ndarray]) -> str:
+    """One line a row: label, prediction, and what the kind says beside; tabs and line ends in texts become blanks.
+
+    Returns:
+        SHA-256 of the rows' texts and labels: it says which rows a score is of.
+    """
     head, lines = job.kind.predictions(job.data[split], guesses, job.rows[split], outputs)
     with atomic_file(file) as handle:
         for line in [head, *lines]:
             handle.write("\t".join(" ".join(str(cell).split()) for cell in line) + "\n")
+    labels = [line[head.index("label")] for line in lines]
+    return hashlib.sha256(json.dumps([job.data[split].texts_of_rows(), labels]).encode()).hexdigest()
 
 
 def run(params: Params, name: str = "") -> dict:
@@ -307,7 +315,7 @@ def _results(job: Job, found, out: Path) -> dict:
             shutil.copyfile(job.encoder / file, out / file)
     write_json(out / TASK_FILE, kind.served(threshold))
     guesses = kind.decide(rows, outputs, dev, threshold)
-    write_predictions(out / "dev_predictions.tsv", job, "dev", guesses, outputs)
+    dev_sha256 = write_predictions(out / "dev_predictions.tsv", job, "dev", guesses, outputs)
     results = {
         "task": job.name,
         "kind": job.task.kind,
@@ -322,6 +330,7 @@ def _results(job: Job, found, out: Path) -> dict:
         "truncated": sum(each.truncated for each in job.rows.values()),
         "strided": sum(getattr(each, "strided", 0) for each in job.rows.values()),
         "shared": job.shared,
+        "dev_sha256": dev_sha256,
         "baselines": job.baselines("dev"),
         "label_names": kind.names,
         "tables": [each.as_json() for each in kind.tables(dev, guesses)],

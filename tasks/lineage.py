@@ -13,7 +13,7 @@ from pathlib import Path
 
 from roberta_core.atomic import read_json
 from roberta_core.errors import UserError
-from tasks.evidence import fetch, read_lock
+from tasks.evidence import fetch, read_lock, task_folder
 from tasks.params import Params
 from tasks.registry import NotRegistered, aliases_of, named_version, open_store, registered_models
 
@@ -130,7 +130,7 @@ def _trace(root: Path, version, aliases: dict[str, str]) -> Node:
     machine = fetch(root, version.name, number, "evidence/machine.json")
     stages = read_lock(kept["dvc.lock"]) if kept["dvc.lock"] else {}
     lock = _Lock(stages, read_json(kept["sources.json"]) if kept["sources.json"] else {})
-    out = f"models/glue/{tags['task']}" if "task" in tags else "models/encoder"
+    out = task_folder(tags["task"]) if "task" in tags else "models/encoder"
     makers = lock.maker_of(out)
     if not makers:
         raise NoLineage(

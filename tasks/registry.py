@@ -26,14 +26,9 @@ from tasks.params import Params
 from tasks.tracking import experiment_id, first_line, lineage_tags, mlflow_on, open_client, shown_uri, upload_spool
 
 SERVED = Path(__file__).with_name("served.py")
+SERVED_QUESTIONS = Path(__file__).with_name("served_questions.py")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
 """Files that can run code when they are loaded."""
-SAMPLES = [
-    "The function returns a list of strings.",
-    "This is one text,\tand this is the other one.",
-    "Short.",
-]
-"""What a version predicts on before it is registered: one text, a pair, and padding in the batch."""
 
 
 class CannotBeRegistered(UserError):
@@ -107,7 +102,7 @@ def _log(client, root: Path, candidate: Candidate, run_id: str | None) -> str:
         mlflow.pyfunc.log_model(
             name=candidate.name,
             model_id=logged.model_id,
-            python_model=str(SERVED),
+            python_model=str(SERVED_QUESTIONS if candidate.evidence.get("kind") == "questions" else SERVED),
             artifacts={"model": str(candidate.folder)},
             code_paths=[str(Path(roberta_core.__file__).parent)],
             pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
@@ -119,7 +114,9 @@ def _same(one: object, other: object) -> bool:
     """Equal predictions, up to the last bits of float32."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, str) or isinstance(other, str):
+    if isinstance(one, list) and isinstance(other, list) and any(isinstance(each, dict) for each in one):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, str | None) or isinstance(other, str | None):
         return one == other
     return np.allclose(np.asarray(one, float), np.asarray(other, float), atol=1e-5)
 
@@ -132,10 +129,12 @@ def _try_out(root: Path, model_id: str, candidate: Candidate) -> None:
     """
     from roberta_core.inference import load_model
 
-    direct = load_model(candidate.folder).predict(SAMPLES)
+    model = load_model(candidate.folder)
+    samples = list(model.samples)
+    direct = model.predict(samples)
     try:
         with mlflow_on(root) as mlflow:
-            back = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(SAMPLES)
+            back = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(samples)
     except Exception as error:
         raise CannotBeRegistered(
             f"{candidate.name}: the logged model cannot be loaded back ({type(error).__name__}: {error}).",

@@ -119,7 +119,7 @@ class AnswererModel:
         BadInput: the folder is no such model.
     """
 
-    kind = "answerer"
+    kind = "question model"
     samples = (
         {"question": "Who lives in Rome?", "context": "Ann lives in Paris, and Bob in Rome."},
         {"question": "为什么？", "context": "因为下雨。"},

@@ -1,0 +1,161 @@
+"""Tasks of your own in the registry: registered, compared row by row, promoted, rolled back, and served by MLflow."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from roberta_core.bootstrap import Pair, compare
+from tasks import finetune
+from tasks.candidates import candidates, model_names
+from tasks.evidence import read_pairs, task_folder
+from tasks.promotion import promote_all
+from tasks.registry import open_registered, register_all
+from tasks.tracking import mlflow_on
+from tests.core.glue.tiny_encoder import write_encoder
+from tests.tasks.own_data import TEXT, params_of, sentences, write_own
+
+KINDS = ("several", "entities", "questions")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A project in which three kinds are fine-tuned, registered and promoted."""
+    root = tmp_path_factory.mktemp("own")
+    words = " ".join(text for text, *_ in sentences())
+    write_encoder(root / "models/encoder", (TEXT + words + " abcdefghijklmnopqrstuvwxyz the and that with from") * 2)
+    tasks = {name: task for name, task in write_own(root / "own").items() if name in KINDS}
+    tasks["entities"]["epochs"] = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in KINDS:
+            finetune.run(params_of(tasks), name)
+        made = register_all(params_of(tasks), root)
+        promote_all(params_of(tasks), root)
+    return root, tasks, made
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    root, tasks, _ = place
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return root, tasks
+
+
+def test_every_kind_is_a_candidate_with_its_evidence(here):
+    root, tasks = here
+    params = params_of(tasks)
+    found = {each.name: each for each in candidates(params, root)}
+    assert model_names(params)["several"] == "roberta-several" and task_folder("CoLA") == "models/glue/CoLA"
+    for name in KINDS:
+        each = found[f"roberta-{name}"]
+        results = json.loads((root / "models/tasks" / name / "results.json").read_text())
+        assert each.evidence["score"] == repr(results["score"]) and each.evidence["data"] == "own"
+        assert json.loads(each.evidence["yardstick"])["dev_sha256"] == results["dev_sha256"]
+        assert each.evidence["encoder_sha256"] and each.evidence["data_md5"]
+
+
+def test_they_are_registered_and_served_on_raw_text(place, here):
+    root, _ = here
+    assert {"roberta-several 1", "roberta-entities 1", "roberta-questions 1"} <= set(place[2])
+    asked = [{"question": "Where was it ?", "context": "The cat sat on the mat ."}]
+    inputs = {
+        "several": ["The cat slept on the sofa ."],
+        "entities": ["That dog hid on the roof ."],
+        "questions": asked,
+    }
+    for name in KINDS:
+        direct = open_registered(f"roberta-{name}", root).predict(inputs[name])
+        with mlflow_on(root) as mlflow:
+            served = mlflow.pyfunc.load_model(f"models:/roberta-{name}@champion").predict(inputs[name])
+        assert json.dumps(served) == json.dumps(direct)
+    entity = open_registered("roberta-entities", root).predict(inputs["entities"])[0][0]
+    assert set(entity) == {"text", "label", "start", "end", "score"}
+
+
+def test_the_gate_compares_them_row_by_row(here, tmp_path):
+    root, _ = here
+    for side in ("old", "new"):
+        for name in KINDS:
+            shutil.copytree(root / "models/tasks" / name, tmp_path / side / "tasks" / name)
+    pairs, differs = read_pairs(tmp_path / "old", tmp_path / "new")
+    assert differs == "" and [each.measure for each in pairs] == ["counts", "mean", "counts"]
+    gains = {each.task: each for each in compare(pairs, draws=1000)}
+    for name in KINDS:
+        results = json.loads((root / "models/tasks" / name / "results.json").read_text())
+        assert gains[name].old == gains[name].new == pytest.approx(results["score"], abs=1e-5)
+    file = tmp_path / "new/tasks/entities/dev_predictions.tsv"
+    file.write_text(file.read_text().replace("mat [place]", "rug [place]"))
+    assert read_pairs(tmp_path / "old", tmp_path / "new")[1] == "entities: other dev rows"
+
+
+def test_a_better_version_takes_the_place_and_rollback_gives_it_back(here):
+    from tasks.promotion import rollback
+
+    root, tasks = here
+    better = tasks | {"entities": tasks["entities"] | {"epochs": 4}}
+    before = json.loads((root / "models/tasks/entities/results.json").read_text())["score"]
+    finetune.run(params_of(better), "entities")
+    after = json.loads((root / "models/tasks/entities/results.json").read_text())["score"]
+    assert after > before, "or there is nothing to promote"
+    assert register_all(params_of(better), root) == ["roberta-entities 2"]
+    told = "\n".join(promote_all(params_of(better), root))
+    assert "roberta-entities 2" in told and "f1" in told
+    assert "promoted: f1 1.0000 against the champion's" in told and "not promoted: f1" not in told
+    text = ["That dog hid on the roof ."]
+    answers = [open_registered(f"models:/roberta-entities/{number}", root).predict(text) for number in (1, 2)]
+    assert open_registered("roberta-entities", root).predict(text) == answers[1] != answers[0]
+    rollback(root, "roberta-entities")
+    assert open_registered("roberta-entities", root).predict(text) == answers[0]
+
+
+def resampled_by_hand(measure: str, old, new, labels, picked) -> float:
+    """The gain on one resample, row by row, by scikit-learn and scipy."""
+    from scipy.stats import spearmanr
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    def score(side):
+        side, truth = np.asarray(side)[picked], np.asarray(labels)[picked]
+        if measure == "counts":
+            right, guessed, there = side.sum(axis=0)
+            return 2 * right / (guessed + there)
+        if measure == "mean":
+            return side.mean()
+        if measure == "mcc":
+            return matthews_corrcoef(truth, side)
+        return spearmanr(truth, side).statistic if measure == "spearman" else f1_score(truth, side, average="macro")
+
+    return score(new) - score(old)
+
+
+@pytest.mark.parametrize("measure", ["counts", "mean", "f1_macro", "mcc", "spearman"])
+def test_intervals_are_those_of_rows_resampled_by_hand(measure):
+    draw = np.random.default_rng(4)
+    rows = 250
+    if measure == "counts":
+        there = draw.integers(0, 3, rows)
+        sides = []
+        for chance in (0.4, 0.7):
+            right = draw.binomial(there, chance)
+            sides.append(np.stack((right, right + draw.integers(0, 2, rows), there), 1))
+        labels = there
+    elif measure == "mean":
+        labels, sides = (
+            np.zeros(rows),
+            [draw.choice((0.0, 0.5, 1.0), rows, p=p) for p in ((0.5, 0.2, 0.3), (0.3, 0.2, 0.5))],
+        )
+    elif measure == "spearman":
+        labels = draw.normal(size=rows)
+        sides = [labels + noise * draw.normal(size=rows) for noise in (2.0, 1.0)]
+    else:
+        labels = draw.integers(0, 4, rows)
+        sides = [np.where(draw.random(rows) < right, labels, draw.integers(0, 4, rows)) for right in (0.4, 0.6)]
+    (gain, _) = compare([Pair("t", "m", np.asarray(labels), *sides, measure=measure)], draws=4000)
+    everything = np.arange(rows)
+    assert gain.gain == pytest.approx(resampled_by_hand(measure, *sides, labels, everything), abs=1e-9)
+    hand = [resampled_by_hand(measure, *sides, labels, draw.integers(0, rows, rows)) for _ in range(800)]
+    low, high = np.quantile(hand, (0.025, 0.975))
+    assert gain.low == pytest.approx(low, abs=0.025) and gain.high == pytest.approx(high, abs=0.025)
