@@ -1,4 +1,4 @@
-"""`roberta models`, `compare`, `promote`, `rollback`, `lineage`, `evaluate`, `reproduce`: what stands in the registry.
+"""`roberta register`, `models`, `compare`, `promote`, `rollback`, `lineage`, `evaluate`, `reproduce`: the registry.
 
 As in `flows/cli.py`, every heavy import stands in the command that needs it.
 """
@@ -12,6 +12,23 @@ from flows.cli_stop import stoppable
 
 NameArgument = Annotated[str, typer.Argument(help="Registered name, for example roberta-cola.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
+
+
+def register(
+    gate: Annotated[bool, typer.Option(help="Let the gate decide on what is new.")] = True,
+) -> None:
+    """Register what stands in models/ and is not registered yet, and let the gate decide, as `roberta run` does at its end."""
+    from flows.settings import find_root
+    from tasks.params_file import load_params
+    from tasks.promotion import promote_all
+    from tasks.registry import register_all
+
+    root = find_root()
+    params = load_params(root / "params.yaml")
+    made = register_all(params, root, on_line=print)
+    print(f"new versions: {', '.join(made)}" if made else "Nothing new to register.")
+    for line in promote_all(params, root) if gate else ():
+        print(line)
 
 
 def models(
@@ -128,4 +145,4 @@ def reproduce(
         raise typer.Exit(1)
 
 
-COMMANDS = (models, evaluate, compare, promote, rollback, lineage, reproduce)
+COMMANDS = (register, models, evaluate, compare, promote, rollback, lineage, reproduce)
