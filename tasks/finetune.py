@@ -151,6 +151,10 @@ class Job:
                 self.notes.append(f"{told}: the score flatters")
         return data
 
+    def count(self, what: str) -> int:
+        """Rows of all files that were `truncated` or `strided`; kinds that never stride have none such."""
+        return sum(getattr(rows, what, 0) for rows in self.rows.values())
+
     @cached_property
     def fingerprint(self) -> str:
         """Of all that decides a fine-tuning's bits, beside its seed."""
@@ -257,7 +261,10 @@ def run(params: Params, name: str = "") -> dict:
     set_threads(params.runtime.glue_threads)
     job = Job(params, name)
     task, protocol, metric = job.task, job.protocol, job.task.primary
-    for note in job.notes:
+    cut, strided = job.count("truncated"), job.count("strided")
+    told = [f"{cut:,} texts are too long, and are cut to fit"] if cut else []
+    told += [f"{strided:,} texts are too long, and come in windows"] if strided else []
+    for note in job.notes + told:
         print(f"finetune-{name}: {note}", flush=True)
     flat = {f"finetune.{key}": value for key, value in protocol.items()}
     flat |= {"task": name, "kind": task.kind, "seed": params.seed}
@@ -327,8 +334,8 @@ def _results(job: Job, found, out: Path) -> dict:
         "protocol": job.protocol,
         "chosen": {key: kept[key] for key in ("epoch", "epochs") if key in kept} | {"seed": found.seed},
         "rows": {split: len(data) for split, data in job.data.items()},
-        "truncated": sum(each.truncated for each in job.rows.values()),
-        "strided": sum(getattr(each, "strided", 0) for each in job.rows.values()),
+        "truncated": job.count("truncated"),
+        "strided": job.count("strided"),
         "shared": job.shared,
         "dev_sha256": dev_sha256,
         "baselines": job.baselines("dev"),

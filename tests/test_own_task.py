@@ -71,6 +71,12 @@ def test_from_the_command_line_to_a_served_model(project):
     assert "new versions" in made and "roberta-pets 1" in made
     told = roberta(project, "predict", "roberta-pets", *texts)
     assert [json.loads(line) for line in told.splitlines() if line.startswith("{")] == answers
+    told = roberta(project, "lineage", "roberta-pets")
+    assert "finetune@pets" in told and "pets.csv" in told
+    exported = roberta(project, "export", "roberta-pets", "out")
+    assert (
+        "loaded back with equal predictions" in exported and "own task pets" in (project / "out/README.md").read_text()
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -39,7 +39,8 @@ def hold_out(keys: Sequence[str], share: float, salt: str, file: Path) -> list[b
             f"{file} cannot be divided: all its rows are of one text or article.", "Name files for train and dev."
         )
     if len(groups) >= FEW:
-        return [_place(key, salt) < share for key in keys]
+        lowest = min(groups, key=lambda each: _place(each, salt))  # a tiny share is one row at least
+        return [_place(key, salt) < share or key == lowest for key in keys]
     taken: set[str] = set()
     rows = 0
     for key in sorted(groups, key=lambda each: (_place(each, salt), each))[:-1]:

@@ -52,10 +52,6 @@ class TextKind(Kind):
             return [known.setdefault(each, len(known)) for each in data.labels]
         return [tuple(known.setdefault(name, len(known)) for name in each) for each in data.labels]
 
-    def name_of(self, label: int) -> str:
-        """The label of an id."""
-        return self.names[label]
-
     def features(self, train: TextRows, data: TextRows) -> tuple[Any, Any] | None:
         """Bags of words of both; None where training has no word at all (signs alone, say)."""
         if not any(letter.isalnum() for texts in train.texts for text in texts for letter in text):

@@ -194,6 +194,7 @@ def test_a_row_stays_on_its_side_when_others_come(tmp_path):
     assert hold_out(keys, 0.1, "test", tmp_path) != first
     doubled = hold_out(keys + keys, 0.1, "dev", tmp_path)
     assert doubled[:3000] == doubled[3000:]
+    assert sum(hold_out(keys, 1e-9, "dev", tmp_path)) == 1
     assert shared(["a", "b"], ["b", "b", "c"]) == 2
 
 
