@@ -1,8 +1,15 @@
 """docs/finetune.md: its commands parse, its YAML validates, its tables are those of the code, and its csv becomes a model."""
 
 import csv
+import json
+import os
 import re
 import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +137,50 @@ def test_the_csv_becomes_a_model_that_answers(project):
     assert results["rows"]["train"] + results["rows"]["dev"] == 60 and results["rows"]["dev"] > 0
     (answer,) = load_model(project[0] / "models/tasks/tickets").predict(["river, not true"])
     assert answer["label"] in ("billing", "shipping") and 0.5 <= answer["score"] <= 1
+
+
+@pytest.mark.slow
+def test_the_model_is_served_as_the_guide_says(project, monkeypatch):
+    """Registered, promoted, and asked over HTTP by the guide's own lines, on a free port."""
+    from tasks.promotion import promote_all
+    from tasks.registry import register_all
+
+    root, params = project
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "roberta-tickets 1" in register_all(params, root)
+    promote_all(params, root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    whole = next(line for line in COMMANDS if "mlflow models serve" in line)
+    store, serve = re.fullmatch(r"MLFLOW_TRACKING_URI=(\S+) (.*) &", whole).groups()
+    ask = next(line for line in COMMANDS if line.startswith("curl"))
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store.replace("$PWD", str(root)),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    log = open(root / "serve.log", "wb")  # noqa: SIM115
+    server = subprocess.Popen(
+        [*shlex.split(serve.replace("5001", str(port)))],
+        cwd=root,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while True:
+            done = subprocess.run(shlex.split(ask.replace("5001", str(port))), capture_output=True, text=True)
+            if done.returncode == 0 and done.stdout:
+                break
+            told = (root / "serve.log").read_text(encoding="utf8", errors="replace")
+            assert server.poll() is None and time.monotonic() < deadline, told
+            time.sleep(1)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+        log.close()
+    (answer,) = json.loads(done.stdout)["predictions"]
+    assert answer["label"] in ("billing", "shipping")
