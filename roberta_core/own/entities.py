@@ -7,6 +7,7 @@ characters that an answer names are those of the raw text in any case.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,12 +17,20 @@ _NO_BLANKS = (
     "\u3040-\u30ff\u31f0-\u31ff"  # kana
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
 )
-_MARKS = "\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b4-\u17d3\u3099\u309a"
-WORDS = re.compile(
-    rf"[{_NO_BLANKS}][{_MARKS}]*"
-    rf"|[@#]?(?:(?![{_NO_BLANKS}])[\w{_MARKS}])+(?:[-.'’_&/](?:(?![{_NO_BLANKS}])\w)+)*"
-    rf"|[^\w\s]"
-)
+
+
+def _marks() -> str:
+    """Signs that belong to the letter before: accents, vowels of Hindi, points of Hebrew and Arabic, joiners of Persian.
+
+    `\w` has none of them. Those above U+12000 are of music, and of signs chosen for Chinese characters.
+    """
+    codes = [code for code in range(0x300, 0x12000) if unicodedata.category(chr(code))[0] == "M"] + [0x200C, 0x200D]
+    return "".join(map(chr, codes))
+
+
+_MARKS = _marks()
+_LETTER = rf"(?:(?![{_NO_BLANKS}])\w[{_MARKS}]*)"
+WORDS = re.compile(rf"[{_NO_BLANKS}][{_MARKS}]*|[@#]?{_LETTER}+(?:[-.'’_&/]{_LETTER}+)*|[^\w\s][{_MARKS}]*")
 """A character of a script without blanks; a word, with what holds its parts together (`U.S`, `O'Neil`, `@name`); one sign."""
 
 

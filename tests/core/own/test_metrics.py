@@ -72,6 +72,10 @@ def test_raw_text_into_words():
     assert words("café naïve e\u0301te\u0301") == ["café", "naïve", "e\u0301te\u0301"]
     assert words("😀 ok") == ["😀", "ok"] and words("  \n") == []
     assert words("ที่นี่") == ["ที่", "นี่"]
+    # vowel signs, points, a joiner without width, and an emoji of several characters
+    for text in ("हिन्दी भाषा", "বাংলা", "தமிழ்", "مُحَمَّد می\u200cخواهم", "בְּרֵאשִׁית", "é\u0301-e\u0301"):
+        assert words(text) == text.split()
+    assert words("❤\ufe0flove 👩\u200d👧!") == ["❤\ufe0f", "love", "👩\u200d", "👧", "!"]
 
 
 def test_answers_by_hand():
