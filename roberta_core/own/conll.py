@@ -67,6 +67,19 @@ def _is_comment(line: str, separator: str | None) -> bool:
     return line.startswith("# ") and separator == "\t" and "\t" not in line
 
 
+def _at(column: int, width: int) -> int:
+    """Where a column stands among `width` fields, from 0."""
+    return column - 1 if column > 0 else width + column
+
+
+def _misfit(width: int, token: int, tag: int) -> str:
+    """Why a line of so many fields does not have both columns; empty where it has."""
+    needed = max(abs(token), abs(tag))
+    if width < needed:
+        return f"{width} columns, and column {needed} is asked for"
+    return f"{width} columns, of which {token} and {tag} are one" if _at(token, width) == _at(tag, width) else ""
+
+
 def entity_fault(tag: str) -> str:
     """Why a tag is none of an entity; empty where it is one."""
     prefix, mark, name = tag.partition("-")
@@ -89,26 +102,23 @@ def read_conll(file: Path, token: int, tag: int, entities: bool, may_hide: bool 
     result, mended = Sentences(), Counter()
     blocks = _blocks(text)
     width = max((len(line.split(separator)) for block in blocks for _, line in block), default=0)
-    needed = max(token if token > 0 else -token, tag if tag > 0 else -tag)
-    hidden = may_hide and width < needed
+    hidden = may_hide and bool(_misfit(width, token, tag))
     for block in blocks:
         words, tags, fault = [], [], ""
         for number, line in block:
             if _is_comment(line, separator):
                 continue
             fields = line.split(separator)
-            if len(fields) < (1 if hidden else needed):
-                fault = f"{file}, line {number}: {len(fields)} columns, and column {needed} is asked for: {line[:60]}"
+            if not hidden and (misfit := _misfit(len(fields), token, tag)):
+                fault = f"{file}, line {number}: {misfit}: {line[:60]}"
                 break
-            words.append(
-                fields[0 if hidden and len(fields) < abs(token) else token - 1 if token > 0 else token].strip()
-            )
+            words.append(fields[0 if len(fields) < abs(token) else _at(token, len(fields))].strip())
             if not words[-1]:
                 fault = f"{file}, line {number}: the token is empty"
                 break
             if hidden:
                 continue
-            tags.append(fields[tag - 1 if tag > 0 else tag].strip())
+            tags.append(fields[_at(tag, len(fields))].strip())
             if entities and (wrong := entity_fault(tags[-1])):
                 raise BadInput(
                     f"{file}, line {number}: {wrong}.",

@@ -100,7 +100,9 @@ def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str], key: 
             raise BadInput(f"{file}: {found.count(name)} columns are called {name}.", "Rename or take out one.")
         if name not in found:
             near = difflib.get_close_matches(name, list(map(str, found)), 1)
-            hint = f"did you mean {near[0]}?" if near else "take one of them."
+            # quotes show the blank of "text, label"
+            shown = [each if each == each.strip() else repr(each) for each in near]
+            hint = f"did you mean {shown[0]}?" if near else "take one of them."
             raise BadInput(
                 f"{file}: there is no column {name} (found: {', '.join(map(str, found)) or 'nothing'}).",
                 f"Mend {key}: {hint}",
@@ -158,6 +160,10 @@ def _fields(header: list[str], fields: list[str], file: Path, line: int, funnel:
 
 
 def _jsonl(text: str, file: Path, funnel: Funnel) -> Iterator[Row]:
+    if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
+        raise BadInput(
+            f"{file} is one JSON list, and no object a line.", f"Make it so: jq -c '.[]' {file} > rows.jsonl"
+        )
     for line, raw in enumerate(text.split("\n"), 1):
         if not raw.strip():
             continue

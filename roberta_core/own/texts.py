@@ -22,6 +22,8 @@ Label = str | tuple[str, ...] | float
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
 """How a column of zeros and ones may be written, in lower case."""
 _UNWRITABLE = "the label cannot be written as UTF-8"
+MAX_NUMBER = 1e30
+"""Size of a regression's label: its square is a float64, and the model's own answer, in float32, is no infinity."""
 _NUMBER = re.compile(r"-?\d{1,18}")
 
 
@@ -105,6 +107,8 @@ def _several(row: dict, columns: Columns) -> tuple[str, ...] | str:
         value = json.loads(value) if value.startswith("[") and _is_list(value) else value.split(columns.separator)
     if not isinstance(value, list):
         return f"{columns.label[0]} is {value!r:.40}, no list of labels"
+    if any(each is None or isinstance(each, list | dict) for each in value):
+        return f"{columns.label[0]} is {value!r:.40}, no list of names"
     return tuple(sorted({_name(each) for each in value} - {""}))
 
 
@@ -131,7 +135,11 @@ def _label(row: dict, kind: Kind, columns: Columns) -> tuple[Label | None, str]:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    return (number, "") if math.isfinite(number) else (None, f"{columns.label[0]} is {value!r:.40}, no finite number")
+    # of nan, too, this is not true
+    fits = abs(number) <= MAX_NUMBER
+    return (
+        (number, "") if fits else (None, f"{columns.label[0]} is {value!r:.40}, no finite number up to {MAX_NUMBER:g}")
+    )
 
 
 def read_texts(file: Path, kind: Kind, columns: Columns, may_hide: bool = False) -> TextRows:

@@ -45,6 +45,18 @@ def test_faults_of_columns_get_one_line(tmp_path, text, told):
         read_conll(columns(tmp_path, text), 1, 2, True)
 
 
+def test_words_without_tags_are_not_their_own_tags(tmp_path):
+    words = columns(tmp_path, "a\nb\n")
+    for entities in (True, False):
+        with pytest.raises(BadInput, match=r"line 1: 1 columns, of which 1 and -1 are one: a"):
+            read_conll(words, 1, -1, entities)
+        rows = read_conll(words, 1, -1, entities, may_hide=True)
+        assert rows.words == [["a", "b"]] and rows.tags == [] and "hides its tags" in rows.notes[0]
+    # the tag may stand before the token
+    rows = read_conll(columns(tmp_path, "O a x\n"), 2, -3, True)
+    assert rows.words == [["a"]] and rows.tags == [["O"]]
+
+
 def test_tags_that_begin_inside_are_told(tmp_path):
     rows = read_conll(columns(tmp_path, "a\tI-x\nb\tI-x\nc\tI-y\n\nd\tB-x\ne\tI-x\n"), 1, 2, True)
     assert rows.tags[0] == ["I-x", "I-x", "I-y"]

@@ -62,6 +62,7 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
         ),
         (b"text,label\n", r"t\.csv has no rows"),
         (b"texts,label\na,b\n", r"no column text \(found: texts, label\).*did you mean texts"),
+        (b"text, label\na,b\n", r"Mend text and label: did you mean ' label'\?"),
         (b"text,label\na,b\nc,d,e\nf,g\nh,i,j\n", r"2 of 4 rows.*t\.csv, line 3: 3 fields under 2 names: c \| d \| e"),
         (b'text,label\n"a,b\nc,d\ne,f\n', r"t\.csv, line 2: unexpected end of data"),
         (b"text,label\na\xff,b\n", r"t\.csv, line 2: the bytes are not UTF-8\."),
@@ -102,6 +103,16 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(BadInput, match="cannot be read"):
         read_texts(tmp_path / "a.parquet", "classification", ONE)
+
+
+def test_a_list_of_rows_is_told_apart_from_rows(tmp_path):
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps([{"text": "a", "label": 1}], indent=1))
+    with pytest.raises(BadInput, match=r"t\.json is one JSON list"):
+        read_texts(file, "classification", ONE)
+    file = tmp_path / "t.jsonl"
+    file.write_text("".join(json.dumps({"text": "t", "label": each}) + "\n" for each in (["a"], [["b"]])))
+    assert "[['b']], no list of names" in read_texts(file, "multi-label", ONE).notes[0]
 
 
 def test_labels_that_are_none(tmp_path):
@@ -157,6 +168,8 @@ def test_numbers(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 1' + "0" * 400 + "}\n")
     assert "no finite number" in read_texts(file, "regression", ONE).notes[0]
+    file.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": -1e31}\n')
+    assert "-1e+31, no finite number up to 1e+30" in read_texts(file, "regression", ONE).notes[0]
     with pytest.raises(BadInput, match="every row has the label 3"):
         label_names(TextRows([("a",)] * 3, [3.0] * 3), "regression", file)
 
