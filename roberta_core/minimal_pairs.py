@@ -87,14 +87,18 @@ def _pair(raw: bytes, name: str, where: str) -> Pair | str:
         row = json.loads(raw.decode("utf8"))
     except UnicodeDecodeError as error:
         return f"the bytes at position {error.start} are not UTF-8"
-    except ValueError:
+    except (ValueError, RecursionError):
         return "no JSON"
     if not isinstance(row, dict):
         return "no JSON object"
     for key in ("sentence_good", "sentence_bad"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             return f"no text in {key}"
-    return Pair(row["sentence_good"], row["sentence_bad"], str(row.get("UID") or name), where)
+    pair = Pair(row["sentence_good"], row["sentence_bad"], str(row.get("UID") or name), where)
+    # half a character, as JSON may hold
+    if any("\ud800" <= letter <= "\udfff" for letter in pair.good + pair.bad + pair.paradigm):
+        return "characters that cannot be written as UTF-8"
+    return pair
 
 
 def read_pairs(paths: Sequence[Path]) -> tuple[list[Pair], list[str]]:

@@ -77,7 +77,11 @@ def find_files(name: str, task: OwnTask) -> dict[str, Path]:
         if fitting:
             found[split] = fitting[0]
     if "train" not in found:
-        raise BadParams(f"{path} has no file called train.", f"Name the training file: {key}.train.")
+        there = ", ".join(sorted(each.name for each in path.iterdir())[:20]) or "nothing"
+        raise BadParams(
+            f"{path} has no file called train, as train.csv or train.jsonl (there: {there}).",
+            f"Name the training file: {key}.train.",
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from roberta_core.errors import BadParams
 from tasks.params import Corpus, OwnTask, Params, Source
+from tasks.params_finetune import Options
 
 TAKES = {
     "int": "a whole number",
@@ -26,6 +27,34 @@ TAKES = {
 """What a key takes in words, by the beginning of pydantic's name for the error."""
 
 
+_UNION = re.compile(r"(literal|list)\[")
+
+
+def _branch(error: dict) -> int | None:
+    """Where in an error's place the branch of a key stands that takes one thing or another: `list[str]` in text.list[str].0."""
+    place = error["loc"]
+    for at, part in enumerate(place):
+        if _UNION.match(str(part)) or (part == "str" and at == len(place) - 1 and error["type"].startswith("string")):
+            return at
+    return None
+
+
+def _one_a_key(errors: list[dict]) -> list[dict]:
+    """The errors, of such keys those of one branch alone: the one that fits best, whose errors lie deepest."""
+    branches: dict[tuple, dict[object, list[dict]]] = {}
+    for error in errors:
+        at = _branch(error)
+        place = error["loc"] if at is None else error["loc"][:at]
+        branch = None if at is None else error["loc"][at]
+        told = error if at is None else error | {"loc": place + error["loc"][at + 1 :]}
+        branches.setdefault(place, {}).setdefault(branch, []).append(told)
+    return [
+        error
+        for each in branches.values()
+        for error in max(each.values(), key=lambda found: max(len(error["loc"]) for error in found))
+    ]
+
+
 def _line(error: dict, file: Path) -> str:
     """One pydantic error as a sentence with the key, what it got, what it takes, and the file."""
     keys = [str(part) for part in error["loc"]]
@@ -39,7 +68,7 @@ def _line(error: dict, file: Path) -> str:
             if part == "sources" or (len(keys) > 2 and keys[1] == "sources"):
                 section = Source
             elif len(keys) > 3 and keys[:2] == ["finetune", "tasks"]:
-                section = OwnTask
+                section = Options if keys[3:-1] == ["options"] else OwnTask
         known = list(section.model_fields) if section else []
         near = difflib.get_close_matches(keys[-1], known, 1)
         takes = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known)}"
@@ -51,6 +80,8 @@ def _line(error: dict, file: Path) -> str:
         return (
             f"{file}: {where}: the name {keys[-2]!r} has other characters than lower case letters, digits and hyphens"
         )
+    if error["type"] == "string_too_long" and keys[-1] == "[key]":
+        return f"{file}: {'.'.join(keys[:-2])}: a name has {len(keys[-2])} characters, {error['ctx']['max_length']} at most"
     got = error.get("input")
     shown = "" if isinstance(got, dict) else ", got nothing" if got is None else f", got {got!r}"
     takes = next((words for kind, words in TAKES.items() if error["type"].startswith(kind)), "")
@@ -137,7 +168,7 @@ def load_params(file: Path | str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        lines = [_line(each, file) for each in error.errors()]
+        lines = [_line(each, file) for each in _one_a_key(error.errors())]
         raise BadParams("; ".join(lines) + ".", "Mend the params file; docs/params.md lists every key.") from None
     if missing := _left_out(raw, file):
         raise BadParams(

@@ -10,6 +10,8 @@ from tasks.params_finetune import Options
 
 KINDS = tuple(METRICS)
 TASK_NAME = r"^[a-z0-9][a-z0-9-]*$"
+MAX_NAME = 64
+"""Characters of a name: files and a registered model are called after it."""
 
 
 class OwnTask(Section):
@@ -120,6 +122,6 @@ class Finetune(Section):
         min_length=1,
         description="The encoder that is fine-tuned: what this project pretrains, or another folder (roberta import).",
     )
-    tasks: dict[Annotated[str, Field(pattern=TASK_NAME)], OwnTask] = Field(
+    tasks: dict[Annotated[str, Field(pattern=TASK_NAME, max_length=MAX_NAME)], OwnTask] = Field(
         {}, description="By name; none by default. An entry has the keys below."
     )

@@ -57,6 +57,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return DISK_FULL.format(file or "no space left on device"), EXIT_FAILED
     if file and number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{file} cannot be read or written ({os.strerror(number)}). Mend its permissions.", EXIT_FAILED
+    if file and number == errno.ENAMETOOLONG:
+        return f"{str(file)[:80]}… is too long a name for this disk. Shorten it.", EXIT_FAILED
     if file and number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         return f"{file} is in the way ({os.strerror(number)}). Move it, and run again.", EXIT_FAILED
     if isinstance(error, BrokenProcessPool):

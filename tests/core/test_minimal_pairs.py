@@ -186,6 +186,8 @@ def test_files_are_read_and_bad_rows_named(tmp_path):
     [
         ([GOOD, "[1]"], "line 2: no JSON object"),
         ([GOOD, {"sentence_good": "x", "sentence_bad": " "}], "line 2: no text in sentence_bad"),
+        ([GOOD, "[" * 100_000], "line 2: no JSON"),
+        ([GOOD, GOOD | {"UID": "\ud800"}], "line 2: characters that cannot be written as UTF-8"),
         (
             [{"sentence_good": 3, "sentence_bad": "y"}, "nope"],
             r"line 1: no text in sentence_good \(2 such rows of 2\)",

@@ -13,10 +13,10 @@ import yaml
 from safetensors import SafetensorError
 
 from roberta_core.errors import BadInput, BadParams
-from roberta_core.inference import _check_texts
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.folder import read_config
+from roberta_core.own.models import check_texts
 from roberta_core.train.checkpoint import Checkpoints
 from tasks import taskdata
 from tasks.params_file import load_params
@@ -24,6 +24,7 @@ from tasks.stage import main
 
 ROOT = Path(__file__).parents[2]
 SMOKE = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text(encoding="utf8"))
+OWN = {"kind": "classification", "path": "own.csv"}
 GONE = object()
 
 
@@ -78,6 +79,15 @@ def told() -> str:
         ("glue.seeds", [1, 2, 1], "glue.seeds: it has 1 twice"),
         ("glue.path", "", "glue.path takes text that is not empty"),
         ("registry.encoder", "a/b", "registry.encoder takes letters, digits"),
+        ("finetune.tasks", {"x" * 65: OWN}, "finetune.tasks: a name has 65 characters, 64 at most"),
+        ("finetune.tasks", {"t": OWN | {"text": 3}}, "params.yaml: finetune.tasks.t.text takes text, got 3. Mend"),
+        ("finetune.tasks", {"t": OWN | {"options": {"keepbest": 1}}}, "options.keepbest; did you mean keep_best?"),
+        (
+            "glue.options",
+            {"class_weights": [1, 0]},
+            "yaml: glue.options.class_weights.1: should be greater than 0, got 0. M",
+        ),
+        ("glue.options", {"class_weights": "flat"}, "class_weights: should be 'none' or 'balanced', got 'flat'. Mend"),
         ("runtime.device", "gpu", "should be 'auto', 'cpu' or 'cuda', got 'gpu'"),
     ],
 )
@@ -224,8 +234,8 @@ def test_a_models_config_that_is_none_is_one_line(here, text):
 def test_a_text_that_is_not_utf8_is_shown():
     """As Python holds it when it comes from the command line."""
     with pytest.raises(BadInput, match=r"The text 'caf\\udce9' is not UTF-8"):
-        _check_texts(["good", os.fsdecode(b"caf\xe9")])
-    assert _check_texts(["\U0001f600 \u05e9\u05dc\u05d5\u05dd"])
+        check_texts(["good", os.fsdecode(b"caf\xe9")])
+    assert check_texts(["\U0001f600 \u05e9\u05dc\u05d5\u05dd"])
 
 
 def test_a_local_task_with_a_missing_column_names_the_users_own_file(here):

@@ -170,7 +170,10 @@ def test_summary_and_report_show_them(here):
     ("changes", "told"),
     [
         ({"path": "own/nothing.csv"}, r"There is no own/nothing\.csv"),
-        ({"path": "own"}, r"own has no file called train\. Name the training file: finetune\.tasks\.pets\.train"),
+        (
+            {"path": "own"},
+            r"own has no file called train, as .* \(there: entities, pets\.csv.*\)\. Name the training",
+        ),
         ({"path": "own", "train": "pets.csvv"}, r"There is no own/pets\.csvv \(there: entities, pets\.csv"),
         ({"dev": "pets.csv"}, r"is a file, so there is nothing in it to name"),
         ({"text": "sentence"}, r"no column sentence \(found: text, label\)"),

@@ -105,7 +105,7 @@ def test_learning_rate_rises_then_falls_to_nothing_and_max_steps_stops(encoder):
 
 def test_a_loss_that_is_no_number_is_told(encoder):
     rows = rows_of(encoder, one_word_decides(64, 0))
-    with pytest.raises(BadParams, match=r"SST-2: the loss is .* Lower glue\.peak_lr"):
+    with pytest.raises(BadParams, match=r"SST-2: the loss is .* Lower its peak_lr"):
         finetune(encoder, SST2, rows, replace(RECIPE, peak_lr=1e30, warmup_ratio=0.0), 1, CPU)
 
 
