@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from roberta_core.device import autocast
-from roberta_core.errors import BadParams
+from roberta_core.errors import BadInput, BadParams
 from roberta_core.finetune.objectives import Objective
 from roberta_core.finetune.parameters import groups, prepare
 from roberta_core.finetune.predicting import predict
@@ -57,9 +57,11 @@ def finetune(
         The model, in evaluation mode.
 
     Raises:
-        BadInput: the encoder's folder is no model's, or the score is not a number.
+        BadInput: there are no rows, the encoder's folder is no model's, or the score is not a number.
         BadParams: the loss is not a finite number any more, or the encoder has fewer layers than the recipe wants.
     """
+    if not len(rows):
+        raise BadInput(f"{objective.task} has no training rows.", "Give a train file with rows.")
     assert watch is not None or not recipe.keep_best, "the best epoch is one by its score"
     model = objective.build(encoder, recipe, seed).to(device)
     prepare(model, recipe, seed)

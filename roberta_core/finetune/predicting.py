@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from roberta_core.errors import BadParams
 from roberta_core.finetune.objectives import Objective
 from roberta_core.finetune.rows import Rows
 
@@ -14,6 +15,9 @@ def predict(objective: Objective, model: torch.nn.Module, rows: Rows) -> list[np
     """What the objective gives for each row, in the rows' order.
 
     In float32 whatever the training's precision, as the saved model will be used. The model is left in evaluation mode.
+
+    Raises:
+        BadParams: an output is not a number.
     """
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda row: (len(rows.ids[row]), row))
@@ -27,6 +31,11 @@ def predict(objective: Objective, model: torch.nn.Module, rows: Rows) -> list[np
                 size += 1
             chosen = order[start : start + size]
             for row, output in zip(chosen, objective.outputs(model, objective.collate(rows, chosen, device))):
+                if np.isnan(output).any():
+                    raise BadParams(
+                        f"{objective.task or 'The model'}: its outputs are not numbers.",
+                        "The training diverged: lower the learning rate, or raise the warm-up.",
+                    )
                 result[row] = output
             start += size
     return result

@@ -94,10 +94,9 @@ def batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> l
 
 def pad_rows(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pads rows to the longest: input ids [B, L] and the attention mask [B, L], or None where no row needs padding."""
-    longest = max(map(len, ids))
-    input_ids = torch.full((len(ids), longest), pad, dtype=torch.int64)
-    for row, tokens in enumerate(ids):
-        input_ids[row, : len(tokens)] = torch.tensor(tokens)
-    padded = any(len(tokens) < longest for tokens in ids)
-    mask = torch.arange(longest)[None] < torch.tensor([len(tokens) for tokens in ids])[:, None] if padded else None
-    return input_ids.to(device), mask.to(device) if mask is not None else None
+    lengths = np.array([len(tokens) for tokens in ids])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(real.shape, pad, np.int64)
+    input_ids[real] = np.concatenate([np.asarray(tokens) for tokens in ids])
+    mask = None if real.all() else torch.from_numpy(real).to(device)
+    return torch.from_numpy(input_ids).to(device), mask

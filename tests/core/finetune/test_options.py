@@ -175,6 +175,15 @@ def test_a_score_that_is_no_number_is_told(encoder):
         finetune(encoder, SST2, rows, replace(RECIPE, keep_best=True), 1, CPU, watch=watch)
 
 
+def test_no_rows_and_outputs_that_are_no_numbers_are_told(encoder):
+    with pytest.raises(BadInput, match="SST-2 has no training rows"):
+        finetune(encoder, SST2, Rows([], [], 0), RECIPE, 1, CPU)
+    model = SST2.build(encoder, RECIPE, 1)
+    model.classifier.out_proj.bias.data.fill_(math.nan)
+    with pytest.raises(BadParams, match="SST-2: its outputs are not numbers"):
+        predict(SST2, model, rows_of(encoder, one_word_decides(2, 0)))
+
+
 class Killed(Exception):
     pass
 
