@@ -29,10 +29,7 @@ CONTENDERS = {
     "trainer defaults": {"padded": True},
     "trainer best flags": {"padded": False},
     "ours": {},
-    "ours, spinning": {},
 }
-SPIN = "100000"
-"""GOMP_SPINCOUNT of the last one: threads that wait awake, as torch's do by default; for a machine that runs nothing else."""
 EPOCH_ROWS = {"SST-2": 6400, "RTE": 2464}
 """Rows of an epoch in the race: a whole number of batches."""
 PADDED_UPDATES = 6
@@ -120,9 +117,7 @@ def run_child(name: str, folder: Path) -> None:
     asked = json.loads((folder / "asked.json").read_text())
     encoder, data, task = Path(asked["encoder"]), Path(asked["data"]), asked["task"]
     rows, rounds = EPOCH_ROWS[task], Rounds()
-    if name == "ours, spinning":
-        os.environ["GOMP_SPINCOUNT"] = SPIN  # before torch is loaded
-    if name.startswith("ours"):
+    if name == "ours":
         ours(encoder, data, task, rows, 1000, PEAK_LR, 1, lambda *each: rounds.update_ended())
         return
     import transformers

@@ -63,10 +63,8 @@ class Job:
         section = params.glue
         self.task, self.seed = task, params.seed
         self.device = pick_device(params.runtime.device)
-        self.train, self.devs, self.tests = (
-            read_split(DATA / task.name, task, split) for split in ("train", "dev", "test")
-        )
-        (self.train,) = self.train.values()
+        (self.train,) = read_split(DATA / task.name, task, "train").values()
+        self.devs, self.tests = (read_split(DATA / task.name, task, split) for split in ("dev", "test"))
         config = read_config(Path(section.encoder))
         max_length = min(section.max_length, config.max_length)
         if max_length < section.max_length:
