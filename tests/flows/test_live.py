@@ -106,4 +106,4 @@ def test_tables_of_funnel_and_scores(written):
     encoder, cola = score_rows(root, params)
     assert encoder["score"] == 6.5 and "unigram entropy 7.0" in encoder["protocol"]
     assert (cola["of"], cola["measure"], cola["score"]) == ("CoLA", "mcc", 0.25)
-    assert cola["protocol"].startswith("sample data, dev split, 1 seed (1), 1 epoch, batch 2")
+    assert cola["protocol"].startswith("sample data, quick: dev split, 1 seed (1), 1 epoch, batch 2")
