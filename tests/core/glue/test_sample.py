@@ -64,7 +64,9 @@ def test_labels_are_equally_frequent_and_files_complete(made):
 
 
 def test_the_seed_and_the_documents_alone_decide(made, documents):
-    again = sample_tasks(random.Random(0).sample(documents, len(documents)), [TASKS[name] for name in TRAINED], ROWS, seed=3)
+    again = sample_tasks(
+        random.Random(0).sample(documents, len(documents)), [TASKS[name] for name in TRAINED], ROWS, seed=3
+    )
     assert again == made
     assert sample_tasks(documents, [TASKS["RTE"]], ROWS, seed=4)["RTE"] != made["RTE"]
     assert sample_tasks(documents, [TASKS["RTE"]], ROWS, seed=3)["RTE"] == made["RTE"], "other tasks do not matter"
