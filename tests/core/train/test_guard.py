@@ -167,5 +167,5 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
                 training.model.lm_head.bias[0] = math.nan
 
     training.optimizers.step = breaks
-    with pytest.raises(BadInput, match=r"diverged.*step-000000003 from before"):
+    with pytest.raises(BadInput, match=r"diverged.*step-00000000[1-3] from before"):
         training.train()
