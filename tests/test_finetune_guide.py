@@ -47,7 +47,11 @@ def test_commands_parse(command):
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda text: " ".join(text.split())[:40])
 def test_sections_validate(section):
-    params_of(section)
+    params = params_of(section)
+    for key, part in yaml.safe_load(section).items():
+        taken = getattr(params, key)
+        assert part and set(part) <= set(type(taken).model_fields)
+        assert set(part.get("tasks", ())) <= set(taken.tasks)
 
 
 def test_there_is_something_to_test():
