@@ -135,16 +135,14 @@ class Classification(Objective):
 
 
 @dataclass(frozen=True)
-class Regression(Objective):
-    """A number a row: squared error of label / `scale`. Outputs are numbers on the labels' own scale, [1].
+class ANumber(Objective):
+    """What objectives of one number a row share: a classifier with one output, and a squared error.
 
     Attributes:
         name: what the number is; the saved model's one label.
-        scale: the model learns label / scale (fairseq's `regression_target` for STS-B: 5), and the saved one says that.
     """
 
     name: str
-    scale: float = 1.0
 
     def build(self, encoder: Path, recipe: Recipe, seed: int) -> RobertaForSequenceClassification:
         """A regressor: a classifier with one output."""
@@ -157,13 +155,24 @@ class Regression(Objective):
             seed=seed,
         )
 
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Mean squared error on the model's scale, which `target` sets."""
+        return F.mse_loss(model(batch.input_ids, batch.mask, batch.types)[:, 0], batch.target)
+
+
+@dataclass(frozen=True)
+class Regression(ANumber):
+    """A number a row: squared error of label / `scale`. Outputs are numbers on the labels' own scale, [1].
+
+    Attributes:
+        scale: the model learns label / scale (fairseq's `regression_target` for STS-B: 5), and the saved one says that.
+    """
+
+    scale: float = 1.0
+
     def target(self, labels: Sequence[float], length: int) -> torch.Tensor:
         """Float32 [B], on the model's scale."""
         return torch.tensor(labels).float() / self.scale
-
-    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Mean squared error on the model's scale."""
-        return F.mse_loss(model(batch.input_ids, batch.mask, batch.types)[:, 0], batch.target)
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> np.ndarray:
         """[B, 1], not clipped."""

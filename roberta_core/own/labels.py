@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from roberta_core.finetune.objectives import Batch, Objective
+from roberta_core.finetune.objectives import ANumber, Batch, Objective
 from roberta_core.finetune.recipe import Recipe
 from roberta_core.model import RobertaForSequenceClassification
 
@@ -56,39 +56,22 @@ class MultiLabel(Objective):
 
 
 @dataclass(frozen=True)
-class Number(Objective):
+class Number(ANumber):
     """A number a row, on any scale: squared error of (label - mean) / spread, so that one learning rate fits all scales.
 
     `finish` moves mean and spread into the last layer: the saved model gives the user's own numbers, here and in transformers.
 
     Attributes:
-        name: what the number is; the saved model's one label.
         mean: of the training labels.
         spread: their standard deviation, above 0.
     """
 
-    name: str
     mean: float
     spread: float
-
-    def build(self, encoder: Path, recipe: Recipe, seed: int) -> RobertaForSequenceClassification:
-        """A regressor: a classifier with one output."""
-        return RobertaForSequenceClassification.from_pretrained(
-            encoder,
-            num_labels=1,
-            problem_type="regression",
-            id2label={0: self.name},
-            dropout=recipe.dropout,
-            seed=seed,
-        )
 
     def target(self, labels: Sequence[float], length: int) -> torch.Tensor:
         """Float32 [B], in spreads from the mean."""
         return ((torch.tensor(labels, dtype=torch.float64) - self.mean) / self.spread).float()
-
-    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Mean squared error, in spreads."""
-        return F.mse_loss(model(batch.input_ids, batch.mask, batch.types)[:, 0], batch.target)
 
     def outputs(self, model: torch.nn.Module, batch: Batch) -> np.ndarray:
         """[B, 1], on the user's scale."""
