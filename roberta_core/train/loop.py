@@ -308,6 +308,7 @@ class Pretraining:
             raise self._diverged(f"the loss or the gradient was no number, or jumped, {in_row} updates in a row")
 
     def _diverged(self, why: str) -> BadInput:
+        self.saver.wait()  # the newest checkpoint may still be on its way to the disk
         kept = self.checkpoints.latest()
         last = f" The checkpoint {kept.name} from before is kept." if kept else ""
         return BadInput(

@@ -142,11 +142,10 @@ def test_too_many_in_a_row_stop_the_run_and_the_checkpoint_from_before_stays(tmp
     training = build(tmp_path, steps=40)  # it saves after every update
     spoil(training, set(range(7, 40)))
     with pytest.raises(
-        BadInput, match=r"diverged: up to update 17 .* 10 updates in a row.* step-00000000[1-7] from before"
+        BadInput, match=r"diverged: up to update 17 .* 10 updates in a row.* step-000000007 from before"
     ):
         training.train()
-    # a busy machine may not have written the very last one, but none from after the damage is there
-    assert "step-000000001" <= training.checkpoints.latest().name <= "step-000000007"
+    assert training.checkpoints.latest().name == "step-000000007"
 
 
 def test_a_short_run_of_which_nothing_was_accepted_is_no_result(tmp_path):
@@ -167,5 +166,5 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
                 training.model.lm_head.bias[0] = math.nan
 
     training.optimizers.step = breaks
-    with pytest.raises(BadInput, match=r"diverged.*step-00000000[1-3] from before"):
+    with pytest.raises(BadInput, match=r"diverged.*step-000000003 from before"):
         training.train()
