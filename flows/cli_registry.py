@@ -49,12 +49,16 @@ def models(
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A registered name (its champion), or models:/roberta-cola/2.")],
+    rows: Annotated[
+        Path | None,
+        typer.Argument(help="A file of rows with labels, for a task of your own; its dev rows without one."),
+    ] = None,
 ) -> None:
-    """Score a registered classifier again on its task's dev rows in this folder; changes nothing."""
+    """Score a registered model again on its task's dev rows in this folder, or on a file of rows; changes nothing."""
     from flows.settings import find_root
     from tasks.evaluate import evaluate_version
 
-    print(evaluate_version(find_root(), model).told)
+    print(evaluate_version(find_root(), model, rows).told)
 
 
 def compare(

@@ -8,9 +8,6 @@ epoch, the threshold of no answer. A test file is looked at once, by the kept mo
 What is done stands in `.work/finetune/<NAME>/<fingerprint>/`: a killed stage goes on with the next seed.
 """
 
-import hashlib
-import json
-import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -29,60 +26,18 @@ from roberta_core.finetune import Recipe, Rows, Watch, augmented, derive, finetu
 from roberta_core.finetune.points import Points, Setting
 from roberta_core.finetune.state import Keeper
 from roberta_core.model.folder import read_config, tokenizer_of
-from roberta_core.own.kind import Data, Settings
+from roberta_core.own.kind import Data
 from roberta_core.own.kinds import kind_of
 from roberta_core.own.models import TASK_FILE
-from roberta_core.own.split import hold_out, shared
+from roberta_core.own.split import shared
 from roberta_core.progress import Progress
 from roberta_core.train.checkpoint import fingerprint
+from tasks.own_files import find_files, read_splits, rows_digest, settings_of
 from tasks.params import OwnTask, Params
 from tasks.stage import WORK, main
 from tasks.tracking import open_run
 
 OUT = Path("models/tasks")
-ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".conll", ".iob", ".bio", ".txt")
-_WORD = re.compile(r"[.-]")
-NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
-
-
-def find_files(name: str, task: OwnTask) -> dict[str, Path]:
-    """The files of a task: `train`, and `dev` and `test` where there are such.
-
-    Raises:
-        BadParams: a file is named that is not there, or none can be told from its name.
-    """
-    path, given = Path(task.path), {split: getattr(task, split) for split in NAMES}
-    key = f"finetune.tasks.{name}"
-    if not path.exists():
-        raise BadParams(f"There is no {path}.", f"Put it there, or mend {key}.path.")
-    if path.is_file():
-        if any(given.values()):
-            raise BadParams(f"{path} is a file, so there is nothing in it to name.", f"Set {key}.path to its folder.")
-        return {"train": path}
-    found = {}
-    for split, names in NAMES.items():
-        if given[split]:
-            if not (path / given[split]).is_file():
-                there = ", ".join(sorted(each.name for each in path.iterdir())[:20]) or "nothing"
-                raise BadParams(f"There is no {path / given[split]} (there: {there}).", f"Mend {key}.{split}.")
-            found[split] = path / given[split]
-            continue
-        fitting = sorted(
-            each
-            for each in path.iterdir()
-            if each.is_file() and _WORD.split(each.name)[0] in names and set(each.suffixes) & set(ENDINGS)
-        )
-        if len(fitting) > 1:
-            raise BadParams(f"{path} has both {fitting[0].name} and {fitting[1].name}.", f"Name one: {key}.{split}.")
-        if fitting:
-            found[split] = fitting[0]
-    if "train" not in found:
-        there = ", ".join(sorted(each.name for each in path.iterdir())[:20]) or "nothing"
-        raise BadParams(
-            f"{path} has no file called train, as train.csv or train.jsonl (there: {there}).",
-            f"Name the training file: {key}.train.",
-        )
-    return found
 
 
 @dataclass
@@ -98,18 +53,14 @@ class Job:
         self.device = pick_device(self.params.runtime.device)
         self.files = find_files(self.name, self.task)
         config = read_config(self.encoder)
-        length = min(self.task.max_length, config.max_length)
-        if length < self.task.max_length:
-            asked = f"finetune.tasks.{self.name}.max_length asks for {self.task.max_length}"
-            print(f"finetune-{self.name}: rows have up to {length} tokens, the encoder's limit ({asked})", flush=True)
-        weights, stride = self.task.options.class_weights, self.task.stride
-        self.kind = kind_of(
-            Settings(
-                self.name, self.task.kind, self.task.primary, length, min(length // 3 if stride is None else stride, length // 2),
-                self.task.texts, self.task.labels, self.task.separator, self.task.token, self.task.tag,
-                weights if isinstance(weights, str) else tuple(weights), config.has_token_types,
+        asked = settings_of(self.name, self.task, config)
+        if asked.max_length < self.task.max_length:
+            told = f"finetune.tasks.{self.name}.max_length asks for {self.task.max_length}"
+            print(
+                f"finetune-{self.name}: rows have up to {asked.max_length} tokens, the encoder's limit ({told})",
+                flush=True,
             )
-        )  # fmt: skip
+        self.kind = kind_of(asked)
         self.notes: list[str] = []
         self.data = self._read()
         self.tokenizer = tokenizer_of(self.encoder, config)
@@ -118,28 +69,14 @@ class Job:
         }
         values = {each.name: getattr(self.task, each.name, None) for each in fields(Recipe)}
         options = self.task.options.model_dump()
-        values |= {name: value for name, value in options.items() if name in values} | {"max_length": length}
+        values |= {name: value for name, value in options.items() if name in values} | {"max_length": asked.max_length}
         self.recipe = Recipe(**values)
 
     def _read(self) -> dict[str, Data]:
         """Train, dev and, where there is one, test; labels learned, faults told."""
         kind, files = self.kind, self.files
-        data = {"train": kind.read(files["train"], training=True)}
-        for split in ("dev", "test"):
-            if split in files:
-                data[split] = kind.read(files[split], may_hide=split == "test")
-        for each in data.values():
-            self.notes += each.notes
-        shares = {"test": self.task.test_share, "dev": self.task.dev_share}
-        self.held_out = {split: share for split, share in shares.items() if split not in data and share}
-        whole = len(data["train"])
-        for split, share in self.held_out.items():
-            train = data["train"]
-            # a share of the whole file, whatever was taken out before
-            held = hold_out(train.keys(), share * whole / len(train), split, files["train"])
-            data[split] = train.take([row for row, out in enumerate(held) if out])
-            data["train"] = train.take([row for row, out in enumerate(held) if not out])
-        data = {split: data[split] for split in ("train", "dev", "test") if split in data}
+        data, self.held_out = read_splits(kind, self.task, files)
+        self.notes += [note for each in data.values() for note in each.notes]
         kind.learn(data["train"], files["train"])
         self.shared = {}
         train_texts = data["train"].texts_of_rows()
@@ -246,14 +183,13 @@ def write_predictions(file: Path, job: Job, split: str, guesses: list, outputs: 
     """One line a row: label, prediction, and what the kind says beside; tabs and line ends in texts become blanks.
 
     Returns:
-        SHA-256 of the rows' texts and labels: it says which rows a score is of.
+        `rows_digest` of them.
     """
     head, lines = job.kind.predictions(job.data[split], guesses, job.rows[split], outputs)
     with atomic_file(file) as handle:
         for line in [head, *lines]:
             handle.write("\t".join(" ".join(str(cell).split()) for cell in line) + "\n")
-    labels = [line[head.index("label")] for line in lines]
-    return hashlib.sha256(json.dumps([job.data[split].texts_of_rows(), labels]).encode()).hexdigest()
+    return rows_digest(job.data[split], head, lines)
 
 
 def run(params: Params, name: str = "") -> dict:

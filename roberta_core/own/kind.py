@@ -5,7 +5,7 @@ predictions, and predictions into figures and tables. The engine does the traini
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,6 +120,20 @@ class Kind(ABC):
         Raises:
             BadInput: there is nothing to tell apart.
         """
+
+    def restore(self, labels: Sequence[str], served: Mapping[str, Any], data: Data) -> float:
+        """Takes from a saved model what `learn` and `calibrate` would give, so that it can be scored on rows.
+
+        Args:
+            labels: the names in its config.json, in the order of their ids.
+            served: its task.json.
+            data: the rows that it is to be scored on.
+
+        Returns:
+            The threshold that `decide` takes.
+        """
+        self.names = list(labels)
+        return 0.0
 
     @abstractmethod
     def check(self, data: Data, file: Path) -> list[str]:

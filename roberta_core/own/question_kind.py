@@ -1,7 +1,7 @@
 """Tasks of extractive questions, with or without such as have no answer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,13 @@ class QuestionKind(Kind):
     def learn(self, train: Questions, file: Path) -> None:
         """Looks whether all questions have answers, and in which script they are."""
         self.unanswerable = train.has_unanswerable
-        self.by_character = is_chinese([text for each in train.rows for text, _ in each.answers])
+        self.by_character = _chinese(train)
+
+    def restore(self, labels: Sequence[str], served: Mapping[str, Any], data: Questions) -> float:
+        """The threshold of no answer; in which script answers are compared, these rows say."""
+        threshold = served.get("no_answer_threshold")
+        self.unanswerable, self.by_character = threshold is not None, _chinese(data)
+        return NEVER if threshold is None else threshold
 
     def check(self, data: Questions, file: Path) -> list[str]:
         """Questions without an answer where training has none."""
@@ -172,6 +178,10 @@ class QuestionKind(Kind):
 
 def _best(question: Question, found: Found) -> str:
     return text_of(question.context, found.spans[0])[0] if found.spans else ""
+
+
+def _chinese(data: Questions) -> bool:
+    return is_chinese([text for each in data.rows for text, _ in each.answers])
 
 
 def _margin(found: Found) -> float:

@@ -1,7 +1,7 @@
 """Tasks on a text or a pair: one class, several labels, a number."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,10 @@ class NumberKind(TextKind):
         """Takes mean and spread from the training rows."""
         super().learn(train, file)
         self.mean, self.spread = float(np.mean(train.labels)), float(np.std(train.labels))
+
+    def restore(self, labels: Sequence[str], served: Mapping[str, Any], data: TextRows) -> float:
+        """Nothing: `finish` moved mean and spread into the saved model, and its one label names the column."""
+        return 0.0
 
     def check(self, data: TextRows, file: Path) -> list[str]:
         """Any number is one."""

@@ -22,8 +22,9 @@ def sentences() -> list[tuple[str, str, str, str]]:
     ]
 
 
-def write_own(folder: Path) -> dict[str, dict]:
-    """Writes a file for each kind into `folder`. Returns finetune.tasks."""
+def write_own(inside: Path, root: Path = Path()) -> dict[str, dict]:
+    """Writes a file for each kind into `root / inside`. Returns finetune.tasks, whose paths begin with `inside`."""
+    folder = root / inside
     folder.mkdir(parents=True, exist_ok=True)
     rows = sentences()
     lines = ["text,label", *(f"{text},{pet}" for text, pet, _, _ in rows)]
@@ -53,14 +54,14 @@ def write_own(folder: Path) -> dict[str, dict]:
     (folder / "questions.json").write_text(json.dumps({"version": "2.0", "data": articles}))
     fast = {"epochs": 2, "batch_size": 8, "peak_lr": 3e-3, "dropout": 0.0, "max_length": 48}
     return {
-        "pets": {"kind": "classification", "path": str(folder / "pets.csv"), **fast, "epochs": 8},
-        "several": {"kind": "multi-label", "path": str(folder / "several.jsonl"), "label": "tags", **fast, "epochs": 6},
+        "pets": {"kind": "classification", "path": str(inside / "pets.csv"), **fast, "epochs": 8},
+        "several": {"kind": "multi-label", "path": str(inside / "several.jsonl"), "label": "tags", **fast, "epochs": 6},
         "prices": {
-            "kind": "regression", "path": str(folder / "prices.tsv"), "text": ["a", "b"], "label": "price", **fast,
+            "kind": "regression", "path": str(inside / "prices.tsv"), "text": ["a", "b"], "label": "price", **fast,
         },
-        "entities": {"kind": "tokens", "path": str(folder / "entities"), **fast},
+        "entities": {"kind": "tokens", "path": str(inside / "entities"), **fast},
         "questions": {
-            "kind": "questions", "path": str(folder / "questions.json"), "dev_share": 0.25, "test_share": 0.25, **fast,
+            "kind": "questions", "path": str(inside / "questions.json"), "dev_share": 0.25, "test_share": 0.25, **fast,
         },
     }  # fmt: skip
 

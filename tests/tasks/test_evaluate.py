@@ -32,3 +32,5 @@ def test_the_same_rows_and_other_rows(tmp_path, monkeypatch):
     assert not evaluate_version(root, "models:/roberta-cola/1").same_rows
     with pytest.raises(BadInput, match="roberta-encoder 1 is an encoder"):
         evaluate_version(root, "models:/roberta-encoder/1")
+    with pytest.raises(BadInput, match="roberta-cola 1 is a model of GLUE's CoLA, which is scored on data/glue/CoLA"):
+        evaluate_version(root, "models:/roberta-cola/1", root / "data/glue/CoLA/dev.tsv")

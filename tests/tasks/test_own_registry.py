@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from roberta_core.bootstrap import Pair, compare
+from roberta_core.errors import BadInput
 from tasks import finetune
 from tasks.candidates import candidates, model_names
+from tasks.evaluate import evaluate_version
 from tasks.evidence import read_pairs, task_folder
 from tasks.promotion import promote_all
 from tasks.registry import open_registered, register_all
@@ -17,20 +20,22 @@ from tests.core.glue.tiny_encoder import write_encoder
 from tests.tasks.own_data import TEXT, params_of, sentences, write_own
 
 KINDS = ("several", "entities", "questions")
+EVERY = (*KINDS, "pets", "prices")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A project in which three kinds are fine-tuned, registered and promoted."""
+    """A project in which every kind is fine-tuned, registered and promoted."""
     root = tmp_path_factory.mktemp("own")
     words = " ".join(text for text, *_ in sentences())
     write_encoder(root / "models/encoder", (TEXT + words + " abcdefghijklmnopqrstuvwxyz the and that with from") * 2)
-    tasks = {name: task for name, task in write_own(root / "own").items() if name in KINDS}
+    tasks = write_own(Path("own"), root)
     tasks["entities"]["epochs"] = 1
+    (root / "params.yaml").write_text(json.dumps(params_of(tasks).model_dump(mode="json")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for name in KINDS:
+        for name in EVERY:
             finetune.run(params_of(tasks), name)
         made = register_all(params_of(tasks), root)
         promote_all(params_of(tasks), root)
@@ -90,6 +95,46 @@ def test_the_gate_compares_them_row_by_row(here, tmp_path):
     file = tmp_path / "new/tasks/entities/dev_predictions.tsv"
     file.write_text(file.read_text().replace("mat [place]", "rug [place]"))
     assert read_pairs(tmp_path / "old", tmp_path / "new")[1] == "entities: other dev rows"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_version_scored_again_gives_what_it_was_registered_with(here, monkeypatch, tmp_path, name):
+    root, _ = here
+    monkeypatch.chdir(tmp_path)  # paths of params.yaml are those of its folder
+    results = json.loads((root / "models/tasks" / name / "results.json").read_text())
+    found = evaluate_version(root, f"models:/roberta-{name}/1")
+    assert (
+        found.metrics == pytest.approx(results["metrics"], rel=1e-6, abs=2e-6)
+        and next(iter(found.metrics)) == results["metric"]
+    )
+    assert found.same_rows and found.registered == results["score"] and found.task == name and not found.notes
+
+
+def test_a_version_is_scored_on_a_file_of_rows(here, tmp_path):
+    root, _ = here
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\nThe cat sat on the mat .,cat\nThe dog sat on the mat .,dog\nThat bird sat .,bird\n")
+    found = evaluate_version(root, "roberta-pets", file)
+    assert found.metrics["accuracy"] == pytest.approx(2 / 3, abs=1e-6) and not found.same_rows
+    first, note = found.told.splitlines()
+    assert first.endswith("(registered with 1.0000, on other dev rows)")
+    assert note == f"the label 'bird' never occurs in training: 1 row counts as wrong ({file}, line 4)"
+    file.write_text("text,pet\nThe cat sat on the mat .,cat\n")
+    with pytest.raises(BadInput, match="no column label"):
+        evaluate_version(root, "roberta-pets", file)
+    with pytest.raises(BadInput, match="There is no file"):
+        evaluate_version(root, "roberta-pets", tmp_path / "none.csv")
+
+
+def test_a_version_whose_task_is_gone_or_another_is_one_line(here, tmp_path, monkeypatch):
+    root, tasks = here
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    others = {"pets": tasks["pets"] | {"kind": "multi-label"}}
+    (tmp_path / "params.yaml").write_text(json.dumps(params_of(others).model_dump(mode="json")))
+    with pytest.raises(BadInput, match=r"pets, a task of kind classification, and .* as a task of kind multi-label\."):
+        evaluate_version(tmp_path, "roberta-pets")
+    with pytest.raises(BadInput, match=r"has no such task\. Put its entry back: finetune\.tasks\.prices"):
+        evaluate_version(tmp_path, "roberta-prices")
 
 
 def test_a_better_version_takes_the_place_and_rollback_gives_it_back(here):
