@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CHUNK_CELLS = 4_000_000
-"""Numbers a chunk of resamples of a regression may have: 32 MB of float64."""
+"""Numbers that a chunk of resamples may have, where rows are of many kinds: 32 MB of float64."""
 
 CORRELATION_WIDER = 7
 """Resampled correlations spread too little where rows are few: of equal pairs with 150 and 250 rows, 5.8 and 5.5 % had
@@ -37,13 +37,14 @@ class Pair:
         metric: the score's name.
         labels: [rows]; class names or ids, or numbers for correlations.
         old: [rows]; the predictions of the model that is to be beaten, of the same kind. Of the measure `counts`: [rows, 3],
-            how many of a row's entities or labels are right, predicted and there; of `mean`: [rows], its scores.
+            how many of a row's entities or labels are right, predicted and there; of `mean`: [rows], its scores; of
+            `f1_labels`: bool [rows, names], as `labels` then is, which names a row has.
         new: the same of the other model.
         old_seeds: score of each fine-tuning seed of the first model, empty or one where unknown.
         new_seeds: the same of the other.
         counted: whether the task belongs to the mean.
         measure: how the metric comes of the rows: `accuracy`, `mcc`, `f1_macro`, `pearson`, `spearman`, `counts` (F1 over all
-            rows), `mean`; empty: the metric's name says it.
+            rows), `mean`, `f1_labels` (the mean over names of their F1 over all rows); empty: the metric's name says it.
     """
 
     task: str
@@ -92,6 +93,12 @@ def _safe(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 1e-12)
 
 
+def _mean_f1(there: np.ndarray, guessed: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that occur in a draw: [draws] from counts [draws, classes]."""
+    occurring = np.count_nonzero(there + guessed, axis=1).astype(float)
+    return _safe(_safe(2 * both, there + guessed).sum(axis=1), occurring)
+
+
 def _classified(metric: str, weights: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
     """Accuracy, Matthews' coefficient or macro F1: [draws] from weights [draws, kinds] of kinds [kinds]."""
     if metric == "accuracy":
@@ -113,7 +120,7 @@ def _classified(metric: str, weights: np.ndarray, truth: np.ndarray, guess: np.n
         )
     )
     if metric == "f1_macro":  # over the classes of the draw, as scikit-learn takes it
-        return _safe(_safe(2 * both, t + p).sum(axis=1), np.count_nonzero(t + p, axis=1).astype(float))
+        return _mean_f1(t, p, both)
     # Gorodkin 2004, as scikit-learn has it
     free = [total**2 - (each**2).sum(axis=1) for each in (t, p)]
     return _safe(total * both.sum(axis=1) - (t * p).sum(axis=1), np.sqrt(np.clip(free[0] * free[1], 0, None)))
@@ -139,6 +146,24 @@ def _correlated(weights: np.ndarray, truth: np.ndarray, guess: np.ndarray) -> np
     return _safe(sxy - sx * sy, np.sqrt(np.clip((sxx - sx**2) * (syy - sy**2), 0, None)))
 
 
+def _draw_labels(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
+    """`_draw` of rows that have any number of labels: rows with the same three sets of labels are interchangeable."""
+    rows, names = pair.labels.shape
+    kinds, counts = np.unique(np.concatenate((pair.labels, pair.old, pair.new), axis=1), axis=0, return_counts=True)
+    truth, old, new = (kinds[:, at : at + names].astype(float) for at in (0, names, 2 * names))
+
+    def both_sides(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        there = drawn @ truth
+        return tuple(_mean_f1(there, drawn @ side, drawn @ (truth * side)) for side in (old, new))
+
+    (was,), (now,) = both_sides(counts[None])
+    gains, size = [], max(1, CHUNK_CELLS // max(len(kinds), names))
+    for start in range(0, draws, size):
+        one, other = both_sides(rng.multinomial(rows, counts / rows, size=min(size, draws - start)).astype(float))
+        gains.append(other - one)
+    return float(was), float(now), np.concatenate(gains)
+
+
 def _draw(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
     """Metric of the old and of the new model on the rows as they are, and the gain in each resample: [draws]."""
     rows, measure = len(pair.labels), pair.measure or pair.metric
@@ -156,6 +181,8 @@ def _draw(pair: Pair, draws: int, rng: np.random.Generator) -> tuple[float, floa
         was, now = (float(_correlated(one, truth, each)[0]) for each in (old, new))
         middle = now - was
         return was, now, middle + (np.concatenate(gains) - middle) * (1 + CORRELATION_WIDER / rows)
+    if measure == "f1_labels":
+        return _draw_labels(pair, draws, rng)
     if measure in ("counts", "mean"):
         width = 3 if measure == "counts" else 1
         sides = np.concatenate([np.asarray(each, float).reshape(rows, width) for each in (pair.old, pair.new)], axis=1)

@@ -24,6 +24,7 @@ import yaml
 from roberta_core.atomic import digest_of, read_json, write_json
 from roberta_core.bootstrap import Pair
 from roberta_core.glue.tasks import TASKS
+from roberta_core.own.metrics import NAME_LISTS
 from tasks.tracking import mlflow_on
 
 PACKAGES = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pyarrow")
@@ -125,14 +126,17 @@ def read_pairs(old: Path, new: Path) -> tuple[list[Pair], str]:
             return [], f"{task}: other dev rows"
         metric, kind = results[1]["metric"], results[1].get("kind", "")
         measure = MEASURES.get((kind, metric), metric)
-        if measure == "none":
-            return [], f"{task}: {metric} of a task of kind {kind} cannot be compared row by row"
+        if measure == "f1_labels":
+            if not all(set(NAME_LISTS) <= side[0].keys() for side in (before, after)):
+                return [], f"{task}: for {metric} the names of each row's labels are needed, and were not kept"
+            columns = _label_sets(before, after)
+        else:
+            columns = (
+                _column(before, measure, metric, truth=True),
+                _column(before, measure, metric),
+                _column(after, measure, metric),
+            )
         seeds = [tuple(each.get("seeds", {}).values()) for each in results]
-        columns = (
-            _column(before, measure, metric, truth=True),
-            _column(before, measure, metric),
-            _column(after, measure, metric),
-        )
         counted = task != NOT_AVERAGED or len(tasks[0]) == 1
         pairs.append(Pair(task, metric, *columns, *seeds, counted=counted, measure=measure))
     return pairs, ""
@@ -140,7 +144,7 @@ def read_pairs(old: Path, new: Path) -> tuple[list[Pair], str]:
 
 MEASURES = {
     ("multi-label", "f1_micro"): "counts",
-    ("multi-label", "f1_macro"): "none",
+    ("multi-label", "f1_macro"): "f1_labels",
     ("multi-label", "exact_match"): "accuracy",
     ("tokens", "f1"): "counts",
     ("tokens", "accuracy"): "counts",  # right tags, tags, tags: F1 of these is accuracy
@@ -160,6 +164,21 @@ def _column(rows: list[dict[str, str]], measure: str, metric: str, truth: bool =
         return np.array([float(row[metric]) for row in rows])
     kind = float if measure in ("pearson", "spearman") else str
     return np.array([row["label" if truth else "prediction"] for row in rows], kind)
+
+
+def _label_sets(before: list[dict[str, str]], after: list[dict[str, str]]) -> tuple[np.ndarray, ...]:
+    """Which labels each row has, has by the old model and by the new one: three times bool [rows, names]."""
+    there, guessed = NAME_LISTS
+    sides = [
+        [json.loads(row[name]) for row in rows]
+        for rows, name in ((before, there), (before, guessed), (after, guessed))
+    ]
+    numbers = {name: at for at, name in enumerate(sorted({name for side in sides for row in side for name in row}))}
+    found = np.zeros((3, len(before), len(numbers)), bool)
+    for matrix, side in zip(found, sides):
+        for at, row in enumerate(side):
+            matrix[at, [numbers[name] for name in row]] = True
+    return tuple(found)
 
 
 def _read_predictions(file: Path) -> list[dict[str, str]]:

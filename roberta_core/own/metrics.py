@@ -21,6 +21,9 @@ METRICS = {
 }
 """Of each kind the metrics that can be asked for, the default first."""
 
+NAME_LISTS = ("label_names", "prediction_names")
+"""Columns of dev_predictions.tsv: a row's labels, and those predicted, as JSON lists."""
+
 
 def ordered(kind: str, metric: str) -> tuple[str, ...]:
     """The metrics of a kind with the chosen one first."""

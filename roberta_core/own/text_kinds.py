@@ -1,5 +1,6 @@
 """Tasks on a text or a pair: one class, several labels, a number."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from roberta_core.glue.baselines import tfidf_features
 from roberta_core.glue.metrics import measure
 from roberta_core.own.kind import COUNTS_HEAD, SHOWN_EXAMPLES, SHOWN_LABELS, Kind, Table, counts_row, excerpt
 from roberta_core.own.labels import THRESHOLD, MultiLabel, Number
-from roberta_core.own.metrics import label_counts, score_multi_label, score_numbers
+from roberta_core.own.metrics import NAME_LISTS, label_counts, score_multi_label, score_numbers
 from roberta_core.own.texts import Columns, TextRows, label_names, read_texts, unseen_labels
 
 
@@ -199,20 +200,20 @@ class MultiLabelKind(TextKind):
     def predictions(
         self, data: TextRows, guesses: Sequence[tuple[int, ...]], rows: Rows, outputs: Sequence[np.ndarray]
     ) -> tuple[list[str], list[list[Any]]]:
-        """Number, labels, predictions, how many are right, predicted and there, probabilities."""
+        """Number, labels, predictions, how many are right, predicted and there, probabilities.
+
+        Where macro F1 counts, two columns more: the names as JSON lists, which can be told apart whatever the separator.
+        """
+        by_name = self.settings.metric == "f1_macro"
         head = ["index", "label", "prediction", "right", "predicted", "there"]
-        head += [f"probability_{name}" for name in self.names]
+        head += [f"probability_{name}" for name in self.names] + list(NAME_LISTS if by_name else ())
         ids = self.ids(data) if data.labels else [()] * len(data)
-        return head, [
-            [
-                line,
-                self.shown(data.labels[row]) if data.labels else "",
-                self.shown([self.names[each] for each in guess]),
-                *label_counts(label, guess),
-                *(f"{value:.6f}" for value in output),
-            ]
-            for row, (line, label, guess, output) in enumerate(zip(data.lines, ids, guesses, outputs))
-        ]
+        lines = []
+        for row, (line, label, guess, output) in enumerate(zip(data.lines, ids, guesses, outputs)):
+            both = (data.labels[row] if data.labels else (), tuple(self.names[each] for each in guess))
+            cells = [line, *map(self.shown, both), *label_counts(label, guess), *(f"{value:.6f}" for value in output)]
+            lines.append(cells + [json.dumps(each, ensure_ascii=False) for each in both if by_name])
+        return head, lines
 
     def tables(self, data: TextRows, guesses: Sequence[tuple[int, ...]]) -> list[Table]:
         """Figures by label, and rows that went wrong."""
