@@ -27,6 +27,11 @@ from roberta_core.finetune.vocabulary import UsedVocabulary
 from roberta_core.finetune.watch import Best, Watch
 
 
+def diverged(task: str, told: str) -> BadParams:
+    """The error of a training whose numbers are none any more."""
+    return BadParams(f"{task}: {told}.", "Lower its peak_lr, or raise warmup_ratio.")
+
+
 def finetune(
     encoder: Path,
     objective: Objective,
@@ -58,7 +63,7 @@ def finetune(
 
     Raises:
         BadInput: there are no rows, the encoder's folder is no model's, or the score is not a number.
-        BadParams: the loss is not a finite number any more, or the encoder has fewer layers than the recipe wants.
+        BadParams: the loss or a weight is not a finite number any more, or the encoder has fewer layers than the recipe wants.
     """
     if not len(rows):
         raise BadInput(f"{objective.task} has no training rows.", "Give a train file with rows.")
@@ -97,10 +102,7 @@ def finetune(
                 loss = objective.loss(model, batch)
             value = loss.item()
             if not np.isfinite(value):
-                raise BadParams(
-                    f"{objective.task}: the loss is {value} at step {step + 1} of {steps}.",
-                    "Lower its peak_lr, or raise warmup_ratio.",
-                )
+                raise diverged(objective.task, f"the loss is {value} at step {step + 1} of {steps}")
             optimizer.zero_grad()
             loss.backward()
             if recipe.clip_norm:
@@ -110,6 +112,8 @@ def finetune(
                 vocabulary.decayed([lr])
             step += 1
             on_step(step, value, lr)
+        if not all(torch.isfinite(weight).all() for weight in trained):  # no loss is taken after the last step
+            raise diverged(objective.task, f"the weights are no finite numbers after step {step} of {steps}")
         if recipe.keep_best:
             with vocabulary.whole() if vocabulary else nullcontext():
                 best.take(objective.task, watch.score(predict(objective, model, watch.rows)), model)

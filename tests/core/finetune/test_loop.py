@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from roberta_core.data.tokenizer import load_tokenizer
 from roberta_core.errors import BadParams
-from roberta_core.finetune import Recipe, Rows, derive, finetune, plan, predict, tokenise
+from roberta_core.finetune import Classification, Recipe, Rows, Watch, derive, finetune, plan, predict, tokenise
 from roberta_core.finetune.rows import batches, pad_rows
 from roberta_core.glue.layout import Split
 from roberta_core.glue.objective import objective_of
@@ -107,6 +107,27 @@ def test_a_loss_that_is_no_number_is_told(encoder):
     rows = rows_of(encoder, one_word_decides(64, 0))
     with pytest.raises(BadParams, match=r"SST-2: the loss is .* Lower its peak_lr"):
         finetune(encoder, SST2, rows, replace(RECIPE, peak_lr=1e30, warmup_ratio=0.0), 1, CPU)
+
+
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_weights_that_the_last_step_spoils_are_told_as_a_loss_is(encoder, keep_best):
+    rows, losses = rows_of(encoder, one_word_decides(64, 0)), []
+
+    class SpoiltLast(Classification):
+        def loss(self, model, batch):
+            found = super().loss(model, batch)
+            if len(losses) == 3:  # a finite loss whose gradient is none: that of a root at 0
+                found = found + (model.classifier.out_proj.weight * 0).sum().abs().sqrt()
+            return found
+
+    recipe = replace(RECIPE, max_steps=4, keep_best=keep_best)
+    told = "SST-2: the weights are no finite numbers after step 4 of 4. Lower its peak_lr, or raise warmup_ratio."
+    with pytest.raises(BadParams) as raised:
+        finetune(
+            encoder, SpoiltLast("SST-2", SST2.names), rows, recipe, 1, CPU, lambda step, loss, lr: losses.append(loss),
+            watch=Watch(rows, lambda outputs: 1.0),
+        )  # fmt: skip
+    assert str(raised.value) == told and np.isfinite(losses).all() and len(losses) == 4
 
 
 @settings(max_examples=25, deadline=None)
