@@ -26,10 +26,10 @@ from roberta_core.finetune import Recipe, Rows, Watch, augmented, derive, finetu
 from roberta_core.finetune.points import Points, Setting
 from roberta_core.finetune.state import Keeper
 from roberta_core.model.folder import read_config, tokenizer_of
-from roberta_core.own.kind import Data
+from roberta_core.own.kind import Data, excerpt
 from roberta_core.own.kinds import kind_of
 from roberta_core.own.models import TASK_FILE
-from roberta_core.own.split import shared
+from roberta_core.own.split import contradictory, shared
 from roberta_core.progress import Progress
 from roberta_core.train.checkpoint import fingerprint
 from tasks.own_files import find_files, read_splits, rows_digest, settings_of
@@ -78,6 +78,10 @@ class Job:
         data, self.held_out = read_splits(kind, self.task, files)
         self.notes += [note for each in data.values() for note in each.notes]
         kind.learn(data["train"], files["train"])
+        self.contradictory, first = contradictory(data["train"].labelled_rows())
+        if self.contradictory:
+            told = f"{self.contradictory:,} of {len(data['train']):,} train rows have the text of another row"
+            self.notes.append(f"{told}, and another label: {excerpt(first)}")
         self.shared = {}
         train_texts = data["train"].texts_of_rows()
         for split in [each for each in data if each != "train"]:
@@ -277,6 +281,7 @@ def _results(job: Job, found, out: Path) -> dict:
         "truncated": job.count("truncated"),
         "strided": job.count("strided"),
         "shared": job.shared,
+        "contradictory": job.contradictory,
         "dev_sha256": dev_sha256,
         "baselines": job.baselines("dev"),
         "label_names": kind.names,

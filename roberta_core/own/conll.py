@@ -50,6 +50,10 @@ class Sentences:
         """The same: a row is its text."""
         return self.keys()
 
+    def labelled_rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Of each sentence its text and its tags."""
+        return list(zip(self.keys(), map(tuple, self.tags)))
+
 
 def _blocks(text: str) -> list[list[tuple[int, str]]]:
     """Lines with their numbers, a list a sentence."""

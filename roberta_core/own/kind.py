@@ -5,7 +5,7 @@ predictions, and predictions into figures and tables. The engine does the traini
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,9 @@ class Data(Protocol):
 
     def texts_of_rows(self) -> list[str]:
         """Of each what must not stand in another file too."""
+
+    def labelled_rows(self) -> list[tuple[str, Hashable]]:
+        """Of each what a model sees and what it should say; of rows with labels."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ shares far from what was asked; there the groups with the lowest hashes are take
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from roberta_core.errors import BadInput
@@ -56,3 +56,16 @@ def shared(train: Sequence[str], other: Sequence[str]) -> int:
     """How many rows of `other` stand in `train` too."""
     known = set(train)
     return sum(key in known for key in other)
+
+
+def contradictory(rows: Sequence[tuple[Hashable, Hashable]]) -> tuple[int, Hashable]:
+    """How many rows have the text of another row and not its label; and the first such text, None without one.
+
+    Args:
+        rows: of each its text and its label.
+    """
+    labels: dict[Hashable, set[Hashable]] = {}
+    for text, label in rows:
+        labels.setdefault(text, set()).add(label)
+    found = [text for text, _ in rows if len(labels[text]) > 1]
+    return len(found), found[0] if found else None

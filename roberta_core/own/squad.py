@@ -57,6 +57,12 @@ class Questions:
         """Of each question its context: one that stands in training too is no new text."""
         return [each.context for each in self.rows]
 
+    def labelled_rows(self) -> list[tuple[str, frozenset[str]]]:
+        """Of each question it and its context, and its answers."""
+        return [
+            (f"{each.question}\t{each.context}", frozenset(text for text, _ in each.answers)) for each in self.rows
+        ]
+
     @property
     def has_unanswerable(self) -> bool:
         """Whether some question has no answer, as in SQuAD 2.0."""

@@ -59,6 +59,10 @@ class TextRows:
         """The same: a row is its text."""
         return self.keys()
 
+    def labelled_rows(self) -> list[tuple[str, Label]]:
+        """Of each row its text and its label."""
+        return list(zip(self.keys(), self.labels))
+
 
 @dataclass(frozen=True)
 class Columns:

@@ -217,3 +217,24 @@ def test_rows_that_stand_on_both_sides_and_labels_never_seen(here, tmp_path):
     assert (
         matrix["head"] == ["label", "cat", "dog", "bird"] and sum(map(sum, (row[1:] for row in matrix["rows"]))) == 5
     )
+
+
+def test_equal_texts_with_different_labels_in_train_are_counted_and_told(here, tmp_path):
+    _, tasks = here
+
+    def count(name: str, old: str, new: str) -> int:
+        """Of a task whose rows come twice, one of them the second time with `new` for `old`."""
+        task = tasks[name] | {"path": str(tmp_path / Path(tasks[name]["path"]).name), "epochs": 1, "dev_share": 0.1}
+        text = Path(tasks[name]["path"]).read_text()
+        head, sep, body = text.partition("\n") if name in ("pets", "prices") else ("", "", text)
+        assert old in body
+        Path(task["path"]).write_text(head + sep + body + "\n" + body.replace(old, new, 1))
+        job = finetune.Job(params_of({name: task}), name)
+        told = [note for note in job.notes if "have the text of another row, and another label: " in note]
+        assert len(told) == (job.contradictory > 0)
+        return job.contradictory
+
+    first = "The cat sat on the mat ."
+    assert count("pets", f"{first},cat", f"{first},dog") == 2 and count("pets", first, first) == 0
+    assert count("prices", "the mat .\tWhere was it ?\t100", "the mat .\tWhere was it ?\t101") == 2
+    assert count("several", '"tags": ["cat"]', '"tags": ["cat", "dog"]') == 2

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from roberta_core.errors import BadInput
-from roberta_core.own.conll import read_conll, tag_names, unseen_tags
-from roberta_core.own.squad import read_squad
+from roberta_core.own.conll import Sentences, read_conll, tag_names, unseen_tags
+from roberta_core.own.split import contradictory
+from roberta_core.own.squad import Question, Questions, read_squad
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -164,3 +165,15 @@ def test_xquad_is_read_whole():
         for each in found.rows:
             text, start = each.answers[0]
             assert each.context[start : start + len(text)] == text
+
+
+def test_equal_sentences_and_questions_with_other_labels_are_contradictory():
+    words, tags = [["Ann", "left"]] * 3 + [["Bob"]], [["B-x", "O"], ["O", "O"], ["B-x", "O"], ["O"]]
+    assert contradictory(Sentences(words, tags, [1, 4, 7, 10]).labelled_rows()) == (3, "Ann left")
+    asked = [("Who?", "Ann met Bob.", "Ann"), ("Who?", "Ann met Bob.", "Bob"), ("Who?", "Ann left.", "Ann")]
+    rows = [
+        Question(str(at), question, context, ((answer, 0),), "t")
+        for at, (question, context, answer) in enumerate(asked)
+    ]
+    assert contradictory(Questions(rows).labelled_rows()) == (2, "Who?\tAnn met Bob.")
+    assert contradictory(Questions(rows[::2]).labelled_rows()) == (0, None)

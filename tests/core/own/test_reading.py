@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from roberta_core.errors import BadInput
-from roberta_core.own.split import hold_out, shared
+from roberta_core.own.split import contradictory, hold_out, shared
 from roberta_core.own.texts import Columns, TextRows, label_names, read_texts, unseen_labels
 
 ONE = Columns(("text",), ("label",))
@@ -209,6 +209,11 @@ def test_a_row_stays_on_its_side_when_others_come(tmp_path):
     assert doubled[:3000] == doubled[3000:]
     assert sum(hold_out(keys, 1e-9, "dev", tmp_path)) == 1
     assert shared(["a", "b"], ["b", "b", "c"]) == 2
+
+
+def test_equal_texts_with_different_labels_are_counted_by_rows():
+    rows = [("a", "x"), ("b", "x"), ("a", "x"), ("b", "y"), ("c", "z"), ("b", "x")]
+    assert contradictory(rows) == (3, "b") and contradictory(rows[:3]) == contradictory([]) == (0, None)
 
 
 def test_few_groups_come_near_to_the_share(tmp_path):
