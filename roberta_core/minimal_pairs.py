@@ -31,6 +31,8 @@ CLOSE_NATS = 0.5
 """In bf16 a sum is off by about 0.1 nats (docs/decisions.md), so a pair closer than this is scored again in float32."""
 
 ALL = "all"
+NAMED_ALL = "all (a paradigm)"
+"""The table's name of a paradigm that a file calls as the table calls its last row."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,10 @@ def summarise(
         good, bad: pseudo-log-likelihoods of the two sentences, float [pairs].
         good_tokens, bad_tokens: their lengths in tokens, int [pairs].
     """
-    belongs = np.asarray(names)
+    shown = [NAMED_ALL if name == ALL else name for name in names]
+    belongs = np.asarray(shown)
     rows = []
-    for name in [*dict.fromkeys(names), ALL]:
+    for name in [*dict.fromkeys(shown), ALL]:
         chosen = belongs == name if name != ALL else np.ones(len(names), dtype=bool)
         right, equal = (good > bad)[chosen], (good_tokens == bad_tokens)[chosen]
         rows.append(

@@ -11,7 +11,7 @@ import torch
 from roberta_core import minimal_pairs, pseudo_likelihood
 from roberta_core.errors import BadInput
 from roberta_core.inference import EncoderModel
-from roberta_core.minimal_pairs import ALL, Pair, pair_files, read_pairs, score_pairs, summarise
+from roberta_core.minimal_pairs import ALL, NAMED_ALL, Pair, pair_files, read_pairs, score_pairs, summarise
 from roberta_core.pseudo_likelihood import encode, pseudo_log_likelihoods
 from tests.core.glue.tiny_encoder import WORDS, write_encoder
 
@@ -115,6 +115,14 @@ def test_counts_by_hand():
     assert shown[ALL] == (4, 0.25, 1, 1, pytest.approx(1 / 3))
     (row, _) = summarise(["c"], np.array([1.0]), np.array([0.0]), np.array([1]), np.array([2]))
     assert row.accuracy_equal is None and row.accuracy == 1
+
+
+def test_a_paradigm_named_as_the_last_row_is_told_apart_from_it():
+    one = np.ones(3, int)
+    rows = summarise(["all", "b", "all"], np.array([1.0, 0.0, 1.0]), np.array([0.0, 1.0, 2.0]), one, one)
+    assert [(row.name, row.pairs, row.accuracy) for row in rows] == [
+        (NAMED_ALL, 2, 0.5), ("b", 1, 0.0), (ALL, 3, pytest.approx(1 / 3)),
+    ]  # fmt: skip
 
 
 def test_pairs_are_scored_once_each_sentence_and_long_ones_are_named(encoder):
