@@ -24,6 +24,7 @@ from roberta_core.device import pick_device, set_threads
 from roberta_core.errors import BadInput, BadParams
 from roberta_core.finetune import Recipe, Rows, Watch, augmented, derive, finetune, plan, predict, tokenise
 from roberta_core.finetune.points import Points, Setting
+from roberta_core.finetune.recipe import ENGINE
 from roberta_core.finetune.state import Keeper
 from roberta_core.model.folder import read_config, tokenizer_of
 from roberta_core.own.kind import Data, excerpt
@@ -131,6 +132,7 @@ class Job:
             "max_length": self.recipe.max_length,
             "stride": self.kind.settings.stride if task.kind in ("tokens", "questions") else 0,
             "precision": task.precision,
+            "engine": ENGINE,
             "options": {key: value for key, value in options.model_dump().items() if value != _OFF[key]},
         }
 

@@ -95,12 +95,15 @@ def difference(new: dict[str, str], champion: dict[str, str]) -> str:
 
 
 def _yardstick(tags: dict[str, str]) -> dict:
-    """A version's yardstick. Where it names no protocol it is `quick`'s: a classifier's, or each task's of an encoder's."""
+    """A version's yardstick. Where it names no protocol it is `quick`'s: a classifier's, or each task's of an encoder's.
+
+    Where a task's way of fine-tuning, which is part of an encoder's, names no engine, it is the first one.
+    """
     found = json.loads(tags["yardstick"])
     if "selection" in found:
         return {"protocol": "quick"} | found
     return {
-        key: {"protocol": "quick", "name": "quick"} | each if isinstance(each, dict) else each
+        key: {"protocol": "quick", "name": "quick", "engine": 1} | each if isinstance(each, dict) else each
         for key, each in found.items()
     }
 
@@ -120,9 +123,11 @@ def _first_difference(new: dict[str, str], champion: dict[str, str]) -> str:
 
 
 def _another(what: str, new: object, champion: object) -> str:
-    """`another dev_md5`; a protocol by its names."""
+    """`another dev_md5`; a protocol by its names, the engine by its numbers."""
     if what in ("protocol", "name"):
         return f"protocol {new} against {champion}"
+    if what == "engine":
+        return f"fine-tuned by engine {new} against {champion}"
     return f"another {what}"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from roberta_core.errors import BadParams
 from roberta_core.finetune import Recipe
 from roberta_core.finetune.points import Setting
+from roberta_core.finetune.recipe import ENGINE
 from tasks.params import Glue
 from tasks.params_finetune import Options
 
@@ -46,7 +47,7 @@ class Protocol:
     def record(self, metric: str, steps: int) -> dict:
         """What two scores must share to be compared, as it stands in results.json; `steps`: of the first setting."""
         recipe, grid = self.recipe, len(self.settings) > 1
-        record: dict = {"name": self.name, "seeds": list(self.seeds), "epochs": recipe.epochs}
+        record: dict = {"name": self.name, "engine": ENGINE, "seeds": list(self.seeds), "epochs": recipe.epochs}
         if grid:
             record["grid"] = [{"peak_lr": each.peak_lr, "batch_size": each.batch_size} for each in self.settings]
         else:

@@ -8,6 +8,7 @@ import pytest
 from markupsafe import escape
 
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.finetune.recipe import ENGINE
 from roberta_core.inference import load_model
 from tasks import finetune
 from tasks.own_scores import own_numbers, own_section, own_table
@@ -56,6 +57,7 @@ def test_every_kind_leaves_model_figures_and_predictions(place, name):
     results = results_of(root, name)
     assert results["kind"] == tasks[name]["kind"] and results["data"] == "own"
     assert results["score"] == results["metrics"][results["metric"]] == metrics[name]["score"]
+    assert results["protocol"]["engine"] == ENGINE
     assert results["protocol"]["seeds"] == [1] and results["protocol"]["selection"] == "last step; one seed"
     assert results["baselines"] and all(results["metric"] in each for each in results["baselines"].values())
     assert len(predictions_of(root, name)) == results["rows"]["dev"]

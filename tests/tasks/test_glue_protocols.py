@@ -170,6 +170,9 @@ def test_two_protocols_are_never_compared():
 
     assert gate.difference(encoder(epochs=1), encoder(epochs=1, name="quick", protocol="quick")) == ""
     assert "RTE: protocol paper against quick" in gate.difference(encoder(name="paper", protocol="paper"), encoder())
+    # the way of fine-tuning is part of an encoder's score; a record without an engine is of the first one
+    assert gate.difference(encoder(engine=1), encoder()) == ""
+    assert "RTE: fine-tuned by engine 2 against 1" in gate.difference(encoder(engine=2), encoder())
 
 
 def test_what_is_odd_about_the_rows_is_counted(here):

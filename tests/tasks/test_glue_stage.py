@@ -9,6 +9,7 @@ import pytest
 from roberta_core.data.documents import Document, doc_id, write_shards
 from roberta_core.errors import BadInput, BadParams, TryAgain, UserError
 from roberta_core.finetune.points import median_seed
+from roberta_core.finetune.recipe import ENGINE
 from roberta_core.glue.tasks import TASKS, TRAINED
 from tasks import glue, taskdata
 from tasks.params import Params
@@ -101,7 +102,11 @@ def test_a_task_leaves_model_results_and_predictions(here, name, capsys):
     )
     assert tuple(results["metrics"]) == task.metrics
     assert all(tuple(results["baselines"][each]) == task.metrics for each in ("majority", "tfidf"))
-    assert results["protocol"]["split"] == "dev" and results["protocol"]["staged_from_mnli"] is False
+    assert (
+        results["protocol"]["engine"] == ENGINE
+        and results["protocol"]["split"] == "dev"
+        and results["protocol"]["staged_from_mnli"] is False
+    )
     assert results["protocol"]["max_length"] == 64 and "the encoder's limit" in capsys.readouterr().out
     assert results["label_names"] == list(task.names) and results["description"]
     lines = first["dev_predictions.tsv"].decode().splitlines()
