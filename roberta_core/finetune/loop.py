@@ -17,6 +17,7 @@ import torch
 
 from roberta_core.device import autocast
 from roberta_core.errors import BadInput, BadParams
+from roberta_core.finetune.masters import Masters
 from roberta_core.finetune.objectives import Objective
 from roberta_core.finetune.parameters import groups, prepare
 from roberta_core.finetune.predicting import predict
@@ -70,16 +71,16 @@ def finetune(
     assert watch is not None or not recipe.keep_best, "the best epoch is one by its score"
     model = objective.build(encoder, recipe, seed).to(device)
     prepare(model, recipe, seed)
-    optimizer = torch.optim.AdamW(groups(model, recipe), lr=recipe.peak_lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    parts = groups(model, recipe)
     steps, best = plan(len(rows), recipe), Best()
     per_epoch = -(-len(rows) // recipe.batch_size)
     warmup = max(1, round(recipe.warmup_ratio * steps))
     vocabulary = None
     if rows_of_epoch is None and model.roberta.embeddings.word_embeddings.weight.requires_grad:
-        vocabulary = UsedVocabulary(model, rows, recipe.weight_decay * optimizer.param_groups[0]["share"])
+        vocabulary = UsedVocabulary(model, rows, recipe.weight_decay * parts[0]["share"])
         rows = vocabulary.numbered(rows)
-    step = keeper.restore(model, optimizer, best) if keeper else 0
+    masters = Masters(model, parts, recipe.precision, recipe.clip_norm)
+    step = keeper.restore(model, masters, best) if keeper else 0
     if vocabulary:
         vocabulary.decayed(recipe.peak_lr * lr_share(done, steps, warmup) for done in range(step))
     for epoch, score in enumerate(best.scores):
@@ -92,10 +93,8 @@ def finetune(
         order = batches([len(tokens) for tokens in current.ids], recipe.batch_size, seed, epoch)
         for chosen in order[step - epoch * per_epoch : steps - epoch * per_epoch]:
             if keeper and keeper.due():
-                keeper.save(step, model, optimizer, best)
+                keeper.save(step, model, masters, best)
             lr = recipe.peak_lr * lr_share(step, steps, warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group["share"]
             torch.manual_seed(derive(seed, step))
             batch = objective.collate(current, chosen, device)
             with autocast(device, recipe.precision):
@@ -103,22 +102,20 @@ def finetune(
             value = loss.item()
             if not np.isfinite(value):
                 raise diverged(objective.task, f"the loss is {value} at step {step + 1} of {steps}")
-            optimizer.zero_grad()
             loss.backward()
-            if recipe.clip_norm:
-                torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-            optimizer.step()
+            masters.step(lr)
             if vocabulary:
                 vocabulary.decayed([lr])
             step += 1
             on_step(step, value, lr)
-        if not all(torch.isfinite(weight).all() for weight in trained):  # no loss is taken after the last step
+        if not masters.finite():  # no loss is taken after the last step
             raise diverged(objective.task, f"the weights are no finite numbers after step {step} of {steps}")
         if recipe.keep_best:
-            with vocabulary.whole() if vocabulary else nullcontext():
+            with masters.exact(), vocabulary.whole() if vocabulary else nullcontext():
                 best.take(objective.task, watch.score(predict(objective, model, watch.rows)), model)
             on_epoch(epoch + 1, best.scores[-1])
             model.train()
+    masters.release()
     if vocabulary:
         vocabulary.restore()
     if recipe.keep_best:

@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from roberta_core.errors import BadInput
+from roberta_core.finetune.masters import Masters
 from roberta_core.finetune.watch import Best
 from roberta_core.train.checkpoint import Checkpoints
 
 BEST = "best."
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What torch's AdamW keeps for each weight."""
 
 
 @dataclass
@@ -36,18 +35,16 @@ class Keeper:
         """Whether it is time."""
         return time.monotonic() - self._last >= self.every_s
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, best: Best) -> None:
+    def save(self, step: int, model: torch.nn.Module, masters: Masters, best: Best) -> None:
         """Writes what is needed to go on after `step` updates. Raises OSError."""
-        state = {}
-        for name, weight in model.named_parameters():
-            for moment, tensor in optimizer.state.get(weight, {}).items():
-                state[f"{moment}.{name}"] = tensor.detach().cpu()
+        state = {name: tensor.cpu() for name, tensor in masters.state().items()}
         state |= {BEST + name: tensor for name, tensor in best.weights.items()}
-        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        self.checkpoints.save(step, {}, weights, state, {"scores": best.scores})
+        with masters.exact():
+            weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+            self.checkpoints.save(step, {}, weights, state, {"scores": best.scores})
         self._last = time.monotonic()
 
-    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, best: Best) -> int:
+    def restore(self, model: torch.nn.Module, masters: Masters, best: Best) -> int:
         """Takes the newest state that is whole. Returns the updates done; 0 where there is none."""
         newest = self.checkpoints.latest()
         if newest is None:
@@ -57,14 +54,9 @@ class Keeper:
         except BadInput as error:
             print(f"{error} This fine-tuning begins anew.", flush=True)
             return 0
-        model.load_state_dict(load_file(newest / "model.safetensors"))
-        for name, weight in model.named_parameters():
-            if f"step.{name}" in tensors:
-                moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
-                optimizer.state[weight] = {
-                    moment: tensor if moment == "step" else tensor.to(weight.device)
-                    for moment, tensor in moments.items()
-                }
+        with masters.exact():
+            model.load_state_dict(load_file(newest / "model.safetensors"))
+        masters.load(tensors)
         best.scores = list(state["scores"])
         best.weights = {name.removeprefix(BEST): each for name, each in tensors.items() if name.startswith(BEST)}
         return state["step"]

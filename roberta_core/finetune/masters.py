@@ -1,0 +1,160 @@
+"""The weights under training, side by side in one float32 tensor a parameter group.
+
+A short batch of a small model costs less in arithmetic than in the number of operations. Weight by weight, an update casts
+each matrix to bfloat16 and its gradient back, takes its norm, scales it, and hands it to AdamW: some 300 operations. Here
+all weights of a group are views of one flat tensor (the masters), with one flat gradient: norm, clipping and AdamW are
+one operation each. In bfloat16 the model holds copies of its linear maps in that type, rounded once after each update.
+
+The numbers are those of autocast over single weights (but for the order of the norm's sum): it rounds the same maps, and their
+gradients come in bfloat16 there too. All that is not a linear map (embeddings, layer norms) is trained in float32 itself.
+The price: a gradient is copied to its place, and the rounded copies take half the space of the maps.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+BETAS, EPS = (0.9, 0.98), 1e-6
+"""RoBERTa's AdamW (arXiv 1907.11692, section 3.1)."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What torch's AdamW keeps."""
+
+
+@dataclass
+class _Group:
+    """Weights with one learning rate and one decay.
+
+    Attributes:
+        names: of the weights.
+        weights: the model's own parameters; views of `rounded` (they come first) or of `flat`.
+        masters: views of `flat`, shaped as the weights.
+        gradients: views of its gradient, likewise.
+        flat: float32, all masters.
+        rounded: bfloat16, copies of the first masters.
+    """
+
+    names: list[str]
+    weights: list[nn.Parameter]
+    masters: list[torch.Tensor]
+    gradients: list[torch.Tensor]
+    flat: nn.Parameter
+    rounded: torch.Tensor
+
+
+class Masters:
+    """Holds and updates the trained weights of a model.
+
+    Args:
+        model: its trained weights become views.
+        groups: parameter groups for AdamW, with `share`: of the learning rate.
+        precision: `bf16`: the model's linear maps are held rounded; `fp32`: nothing is.
+        clip_norm: the gradient's norm is brought down to this; 0: never.
+    """
+
+    def __init__(self, model: nn.Module, groups: list[dict], precision: str, clip_norm: float):
+        self._clip_norm = clip_norm
+        maps = [part for part in model.modules() if precision == "bf16" and isinstance(part, nn.Linear)]
+        rounded = {weight for part in maps for weight in part.parameters(recurse=False)}
+        names = {weight: name for name, weight in model.named_parameters()}
+        self._groups = [_flattened(group["params"], rounded, names) for group in groups]
+        self._optimizer = torch.optim.AdamW(
+            [{**settings, "params": [group.flat]} for settings, group in zip(groups, self._groups)],
+            betas=BETAS,
+            eps=EPS,
+            fused=True,
+        )
+        self._round()
+
+    def step(self, lr: float) -> None:
+        """One update by the gradients that the model's weights hold, which are dropped.
+
+        A weight that had no part in the loss has the gradient 0.
+        """
+        for group in self._groups:
+            for weight, gradient in zip(group.weights, group.gradients):
+                if weight.grad is None:
+                    gradient.zero_()
+                else:
+                    gradient.copy_(weight.grad)
+                weight.grad = None
+        if self._clip_norm:
+            norms = [torch.linalg.vector_norm(group.flat.grad) for group in self._groups]
+            norm = torch.linalg.vector_norm(torch.stack(norms))
+            # AdamW's kernel divides by it; torch's `clip_grad_norm_` adds 1e-6 too
+            self._optimizer.grad_scale = ((norm + 1e-6) / self._clip_norm).clamp(min=1.0)
+        for settings in self._optimizer.param_groups:
+            settings["lr"] = lr * settings["share"]
+        self._optimizer.step()
+        self._round()
+
+    def finite(self) -> bool:
+        """Whether all weights are finite numbers."""
+        return all(bool(group.flat.isfinite().all()) for group in self._groups)
+
+    def _round(self) -> None:
+        for group in self._groups:
+            group.rounded.copy_(group.flat.detach()[: len(group.rounded)])
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """The model holds the masters themselves: for scoring, keeping and replacing its weights."""
+        held = [weight.data for group in self._groups for weight in group.weights]
+        for group in self._groups:
+            for weight, master in zip(group.weights, group.masters):
+                weight.data = master
+        try:
+            yield
+        finally:
+            for weight, values in zip([weight for group in self._groups for weight in group.weights], held):
+                weight.data = values
+            self._round()
+
+    def release(self) -> None:
+        """The model holds its weights in float32, each by itself, for good."""
+        for group in self._groups:
+            for weight, master in zip(group.weights, group.masters):
+                weight.data = master.clone()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """AdamW's moments by `<moment>.<weight>`, shaped as the weights; none before the first update."""
+        found = {}
+        for group in self._groups:
+            for moment, flat in self._optimizer.state.get(group.flat, {}).items():
+                parts = [flat] * len(group.names) if moment == "step" else _views(flat, group.masters)
+                found |= {f"{moment}.{name}": part for name, part in zip(group.names, parts)}
+        return found
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes what `state` gave."""
+        for group in self._groups:
+            if f"step.{group.names[0]}" not in state:
+                continue
+            held = {moment: [state[f"{moment}.{name}"] for name in group.names] for moment in MOMENTS}
+            self._optimizer.state[group.flat] = {
+                moment: (parts[0].clone() if moment == "step" else torch.cat([part.reshape(-1) for part in parts])).to(
+                    group.flat.device
+                )
+                for moment, parts in held.items()
+            }
+
+
+def _flattened(params: list[nn.Parameter], rounded: set[nn.Parameter], names: dict[nn.Parameter, str]) -> _Group:
+    """The group of these weights, which become views."""
+    weights = sorted(params, key=lambda weight: weight not in rounded)
+    flat = nn.Parameter(torch.cat([weight.detach().reshape(-1) for weight in weights]))
+    flat.grad = torch.zeros_like(flat)
+    masters, gradients = _views(flat.detach(), weights), _views(flat.grad, weights)
+    first = [weight for weight in weights if weight in rounded]
+    copies = flat.new_empty(sum(weight.numel() for weight in first), dtype=torch.bfloat16)
+    for weight, values in zip(weights, _views(copies, first) + masters[len(first) :]):
+        weight.data = values
+    return _Group([names[weight] for weight in weights], weights, masters, gradients, flat, copies)
+
+
+def _views(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Parts of `flat`, one after another, shaped as `like`."""
+    parts = flat.split([each.numel() for each in like])
+    return [part.view(each.shape) for part, each in zip(parts, like)]
