@@ -5,7 +5,8 @@ many fields as the header is counted and left out, because which field is the te
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -35,33 +36,46 @@ def _row(header: list[str], fields: list[str], text_field: str, place: str, funn
         yield text, pick_meta({key: value for key, value in row.items() if value and value.isprintable()}, text_field)
 
 
-def read_csv(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "text") -> Texts:
-    """Comma-separated values with a header and double quotes (RFC 4180); `;`, tab and `|` are known by the header."""
+def csv_records(
+    raw: Iterable[str], first: str, wanted: Iterable[str], strict: bool = False
+) -> Iterator[tuple[int, int, list[str] | csv.Error]]:
+    """Comma-separated values with double quotes (RFC 4180); `;`, tab and `|` are known by the header. Of each record its
+    first line, its last one, and its fields, or what is wrong with it.
+
+    Args:
+        raw: the lines, with their ends.
+        first: the first of them.
+        wanted: columns that stand in the header where it is parted in the right way.
+        strict: a quote that is never closed, or that text follows, is wrong.
+    """
     csv.field_size_limit(lines.MAX_DOCUMENT_BYTES)
-    # bytes that are no UTF-8 pass the parser as lone surrogates, so that they are counted with their own row
-    raw = (line.decode("utf8", "surrogateescape") for line in lines_of(handle))
-    first = next(raw, "")
-    delimiter = next((mark for mark in DELIMITERS if text_field in next(csv.reader([first], delimiter=mark), [])), ",")
-
-    def again() -> Iterator[str]:
-        yield first
-        yield from raw
-
-    reader = csv.reader(again(), delimiter=delimiter)
-    header: list[str] | None = None
+    named = set(wanted)
+    delimiter = next((mark for mark in DELIMITERS if named <= set(next(csv.reader([first], delimiter=mark), []))), ",")
+    reader = csv.reader(raw, delimiter=delimiter, strict=strict)
     while True:
-        before = reader.line_num + 1
+        begins = reader.line_num + 1
         try:
-            fields = next(reader)
+            found: list[str] | csv.Error = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            funnel.drop("broken_row", f"{where}:{before}: {error} (to line {reader.line_num})")
-            continue
-        if header is None:
+            found = error
+        yield begins, reader.line_num, found
+
+
+def read_csv(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "text") -> Texts:
+    """Comma-separated values with a header, as `csv_records` reads them."""
+    # bytes that are no UTF-8 pass the parser as lone surrogates, so that they are counted with their own row
+    raw = (line.decode("utf8", "surrogateescape") for line in lines_of(handle))
+    first = next(raw, "")
+    header: list[str] | None = None
+    for begins, ends, fields in csv_records(chain([first], raw), first, (text_field,)):
+        if isinstance(fields, csv.Error):
+            funnel.drop("broken_row", f"{where}:{begins}: {fields} (to line {ends})")
+        elif header is None:
             header = fields
         elif fields:
-            yield from _row(header, fields, text_field, f"{where}:{before}", funnel)
+            yield from _row(header, fields, text_field, f"{where}:{begins}", funnel)
 
 
 def read_tsv(handle: BinaryIO, where: str, funnel: Funnel, text_field: str = "text") -> Texts:

@@ -14,11 +14,10 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from roberta_core.data import lines
 from roberta_core.data.archives import DAMAGED, Bound, stream, unpack
 from roberta_core.data.formats import COMPRESSED, MARKS
 from roberta_core.data.funnel import Funnel
-from roberta_core.data.tables import DELIMITERS
+from roberta_core.data.tables import csv_records
 from roberta_core.errors import BadInput
 
 MAX_LEFT_OUT = 0.01
@@ -111,29 +110,18 @@ def check_columns(file: Path, found: Sequence[str], wanted: Sequence[str], key: 
 
 def _csv(text: str, wanted: Sequence[str], file: Path, funnel: Funnel) -> Iterator[Row | list[str]]:
     """The header, then the rows."""
-    csv.field_size_limit(lines.MAX_DOCUMENT_BYTES)
     first = text.lstrip("\r\n").split("\n", 1)[0].replace("\r", "")
-    marks = [mark for mark in DELIMITERS if set(wanted) <= set(next(csv.reader([first], delimiter=mark), []))]
-    # strict: a quote that is never closed would swallow the rest of the file without a word
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=marks[0] if marks else ",", strict=True)
     header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
+    # strict: a quote that is never closed would swallow the rest of the file without a word
+    for line, ends, fields in csv_records(io.StringIO(text, newline=""), first, wanted, strict=True):
+        if isinstance(fields, csv.Error):
             # an open quote takes what follows with it: every line of it counts, so that half a file is not one slip
-            lost = max(1, reader.line_num - line + 1)
-            funnel.drop("unreadable_row", f"{file}, line {line}: {error} (to line {reader.line_num})", lost)
-            continue
-        if not fields:
-            continue
-        if header is None:
+            lost = max(1, ends - line + 1)
+            funnel.drop("unreadable_row", f"{file}, line {line}: {fields} (to line {ends})", lost)
+        elif fields and header is None:
             header = fields
             yield header
-        else:
+        elif fields:
             yield from _fields(header, fields, file, line, funnel)
 
 
