@@ -1,9 +1,17 @@
 """Small files of every kind of task and their parameters: what a user brings, in words that a tiny encoder knows."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tasks.params import Params
+from tests.core.glue.tiny_encoder import write_encoder
+
+KINDS = ("pets", "several", "prices", "entities", "questions")
+"""The tasks of `write_own`, one of each kind."""
 
 PETS = ("cat", "dog")
 PLACES = ("mat", "sofa", "garden", "roof")
@@ -77,3 +85,19 @@ def params_of(tasks: dict[str, dict], encoder: Path | str = "models/encoder", **
             "runtime": {"device": "cpu"},
         }
     )
+
+
+@contextmanager
+def standing_in(root: Path) -> Iterator[None]:
+    """As a stage is run: in the project's folder, with its own store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+def write_project(root: Path) -> dict[str, dict]:
+    """An encoder that knows the words, and a file of every kind in `own`. Returns finetune.tasks."""
+    words = " ".join(text for text, *_ in sentences())
+    write_encoder(root / "models/encoder", (TEXT + words + " abcdefghijklmnopqrstuvwxyz the and that with from") * 2)
+    return write_own(Path("own"), root)

@@ -13,32 +13,23 @@ from roberta_core.inference import load_model
 from tasks import finetune
 from tasks.own_scores import own_numbers, own_section, own_table
 from tasks.report import environment
-from tests.core.glue.tiny_encoder import write_encoder
-from tests.tasks.own_data import TEXT, params_of, sentences, write_own
-
-KINDS = ("pets", "several", "prices", "entities", "questions")
+from tests.tasks.own_data import KINDS, params_of, sentences, standing_in, write_project
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A project folder with an encoder, the files of every kind, and every kind fine-tuned."""
     root = tmp_path_factory.mktemp("own")
-    words = " ".join(text for text, *_ in sentences())
-    write_encoder(root / "models/encoder", (TEXT + words + " abcdefghijklmnopqrstuvwxyz the and that with from") * 2)
-    tasks = write_own(root / "own")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tasks = write_project(root)
+    with standing_in(root):
         metrics = {name: finetune.run(params_of(tasks), name) for name in KINDS}
     return root, tasks, metrics
 
 
 @pytest.fixture
-def here(place, monkeypatch):
-    root, tasks, _ = place
-    monkeypatch.chdir(root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return root, tasks
+def here(place):
+    with standing_in(place[0]):
+        yield place[:2]
 
 
 def results_of(root: Path, name: str) -> dict:

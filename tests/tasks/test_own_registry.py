@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,26 +15,18 @@ from tasks.evidence import read_pairs, task_folder
 from tasks.promotion import promote_all
 from tasks.registry import open_registered, register_all
 from tasks.tracking import mlflow_on
-from tests.core.glue.tiny_encoder import write_encoder
-from tests.tasks.own_data import TEXT, params_of, sentences, write_own
-
-KINDS = ("several", "entities", "questions")
-EVERY = (*KINDS, "pets", "prices")
+from tests.tasks.own_data import KINDS, params_of, standing_in, write_project
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A project in which every kind is fine-tuned, registered and promoted."""
     root = tmp_path_factory.mktemp("own")
-    words = " ".join(text for text, *_ in sentences())
-    write_encoder(root / "models/encoder", (TEXT + words + " abcdefghijklmnopqrstuvwxyz the and that with from") * 2)
-    tasks = write_own(Path("own"), root)
+    tasks = write_project(root)
     tasks["entities"]["epochs"] = 1
     (root / "params.yaml").write_text(json.dumps(params_of(tasks).model_dump(mode="json")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for name in EVERY:
+    with standing_in(root):
+        for name in KINDS:
             finetune.run(params_of(tasks), name)
         made = register_all(params_of(tasks), root)
         promote_all(params_of(tasks), root)
@@ -43,11 +34,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def here(place, monkeypatch):
-    root, tasks, _ = place
-    monkeypatch.chdir(root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return root, tasks
+def here(place):
+    with standing_in(place[0]):
+        yield place[:2]
 
 
 def test_every_kind_is_a_candidate_with_its_evidence(here):
@@ -65,10 +54,12 @@ def test_every_kind_is_a_candidate_with_its_evidence(here):
 
 def test_they_are_registered_and_served_on_raw_text(place, here):
     root, _ = here
-    assert {"roberta-several 1", "roberta-entities 1", "roberta-questions 1"} <= set(place[2])
+    assert {f"roberta-{name} 1" for name in KINDS} <= set(place[2])
     asked = [{"question": "Where was it ?", "context": "The cat sat on the mat ."}]
     inputs = {
+        "pets": ["The cat slept on the sofa ."],
         "several": ["The cat slept on the sofa ."],
+        "prices": ["The cat slept on the sofa .\tWhere was it ?"],
         "entities": ["That dog hid on the roof ."],
         "questions": asked,
     }
@@ -87,17 +78,18 @@ def test_the_gate_compares_them_row_by_row(here, tmp_path):
         for name in KINDS:
             shutil.copytree(root / "models/tasks" / name, tmp_path / side / "tasks" / name)
     pairs, differs = read_pairs(tmp_path / "old", tmp_path / "new")
-    assert differs == "" and [each.measure for each in pairs] == ["counts", "mean", "counts"]
+    assert differs == "" and [each.measure for each in pairs] == ["counts", "accuracy", "pearson", "mean", "counts"]
     gains = {each.task: each for each in compare(pairs, draws=1000)}
     for name in KINDS:
         results = json.loads((root / "models/tasks" / name / "results.json").read_text())
-        assert gains[name].old == gains[name].new == pytest.approx(results["score"], abs=1e-5)
+        near = 1e-3 if name == "prices" else 1e-5  # numbers stand there in 6 digits, and these hardly differ
+        assert gains[name].old == gains[name].new == pytest.approx(results["score"], abs=near)
     file = tmp_path / "new/tasks/entities/dev_predictions.tsv"
     file.write_text(file.read_text().replace("mat [place]", "rug [place]"))
     assert read_pairs(tmp_path / "old", tmp_path / "new")[1] == "entities: other dev rows"
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_version_scored_again_gives_what_it_was_registered_with(here, monkeypatch, tmp_path, name):
     root, _ = here
     monkeypatch.chdir(tmp_path)  # paths of params.yaml are those of its folder
