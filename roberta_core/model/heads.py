@@ -6,6 +6,7 @@ Both load and save Hugging Face folders (`roberta_core.model.folder`), with equa
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -25,10 +26,24 @@ WORDS = "roberta.embeddings.word_embeddings.weight"
 
 
 class Saved(nn.Module):
-    """What all models share: a configuration, an encoder, and their folder."""
+    """What all models share: a configuration, an encoder, and their folder.
+
+    Args:
+        config: the model's configuration.
+        seed: of the weights' draw.
+    """
 
     architecture: str
-    config: RobertaConfig
+
+    def __init__(self, config: RobertaConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        self.roberta = Roberta(config)
+        self.add_head()
+        initialise(self, config.initializer_range, seed)
+
+    def add_head(self) -> None:
+        """Adds the modules behind the encoder."""
 
     def saved_weights(
         self, whole: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
@@ -86,6 +101,55 @@ class Saved(nn.Module):
                 target[: given.shape[0]].copy_(given) if given.dim() else target.copy_(given)
 
 
+class Headed(Saved):
+    """An encoder with a task's head, which is drawn anew where a folder is an encoder's.
+
+    Attributes:
+        head: what the head's weights are called.
+        first_only: whether it reads the hidden state of `<s>` alone.
+    """
+
+    head: str
+    first_only = False
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_types: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Float32 logits of `input_ids`, int [B, L]: [B, labels] of `<s>`, or [B, L, labels]; the rest as in `Roberta`."""
+        return self.logits(self.roberta(input_ids, attention_mask, token_types, first_only=self.first_only)).float()
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head makes of hidden states, [B, 1 or L, D]."""
+        return getattr(self, self.head)(hidden)
+
+    @classmethod
+    def of_weights(
+        cls,
+        config: RobertaConfig,
+        weights: Mapping[str, torch.Tensor],
+        folder: Path,
+        fresh: bool,
+        dropout: float | None,
+        seed: int,
+    ) -> Self:
+        """The model with weights from a folder, in evaluation mode; with `fresh` what is not there of the head is drawn.
+
+        Raises:
+            BadInput: a weight is missing or has another shape.
+        """
+        model = cls(config if dropout is None else config.with_dropout(dropout), seed)
+        model.take_weights(weights, folder, fresh=(f"{cls.head}.",) if fresh else ())
+        return model.eval()
+
+
+def numbered(count: int) -> dict[int, str]:
+    """Names of labels that have none, as transformers has them."""
+    return {index: f"LABEL_{index}" for index in range(count)}
+
+
 class MaskedLMHead(nn.Module):
     """Dense, GELU, layer norm; the decoder is the word embedding itself (weight tying), with a bias of its own."""
 
@@ -109,21 +173,16 @@ class MaskedLMHead(nn.Module):
 
 
 class RobertaForMaskedLM(Saved):
-    """The encoder with the masked-language-modelling head.
-
-    Args:
-        config: the model's configuration.
-        seed: of the weights' draw.
-    """
+    """The encoder with the masked-language-modelling head."""
 
     architecture = "RobertaForMaskedLM"
 
     def __init__(self, config: RobertaConfig, seed: int = 0):
-        super().__init__()
-        self.config = replace(config, id2label={}, problem_type=None)
-        self.roberta = Roberta(config)
-        self.lm_head = MaskedLMHead(config)
-        initialise(self, config.initializer_range, seed)
+        super().__init__(replace(config, id2label={}, problem_type=None), seed)
+
+    def add_head(self) -> None:
+        """The head, whose decoder is the embedding."""
+        self.lm_head = MaskedLMHead(self.config)
 
     def forward(
         self,
@@ -181,31 +240,19 @@ class ClassificationHead(nn.Module):
         return self.out_proj(self.dropout(first))
 
 
-class RobertaForSequenceClassification(Saved):
+class RobertaForSequenceClassification(Headed):
     """The encoder with a classification head; one output and `problem_type="regression"` make it a regressor.
 
-    Args:
-        config: with `id2label` and `problem_type` set.
-        seed: of the weights' draw.
+    Its configuration has `id2label` and `problem_type`.
     """
 
     architecture = "RobertaForSequenceClassification"
+    head = "classifier"
+    first_only = True
 
-    def __init__(self, config: RobertaConfig, seed: int = 0):
-        super().__init__()
-        self.config = config
-        self.roberta = Roberta(config)
-        self.classifier = ClassificationHead(config)
-        initialise(self, config.initializer_range, seed)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        token_types: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Float32 logits [B, num_labels] of `input_ids`, int [B, L]; the rest as in `Roberta`."""
-        return self.classifier(self.roberta(input_ids, attention_mask, token_types, first_only=True)).float()
+    def add_head(self) -> None:
+        """The head at `<s>`."""
+        self.classifier = ClassificationHead(self.config)
 
     @classmethod
     def from_pretrained(
@@ -235,7 +282,7 @@ class RobertaForSequenceClassification(Saved):
         config = read_config(folder)
         weights = read_weights(folder)
         if num_labels is not None:
-            names = dict(id2label) if id2label else {index: f"LABEL_{index}" for index in range(num_labels)}
+            names = dict(id2label) if id2label else numbered(num_labels)
             config = replace(config, id2label=names, problem_type=problem_type)
         elif "classifier.out_proj.weight" not in weights:
             raise BadInput(
@@ -243,19 +290,12 @@ class RobertaForSequenceClassification(Saved):
                 "Fine-tune it first, or give the folder of a classifier.",
             )
         elif not config.id2label:  # transformers leaves out the default names of two labels
-            config = replace(
-                config,
-                id2label={index: f"LABEL_{index}" for index in range(weights["classifier.out_proj.weight"].shape[0])},
-            )
+            config = replace(config, id2label=numbered(len(weights["classifier.out_proj.weight"])))
         outputs = weights.get("classifier.out_proj.weight")
         # another task's head is dropped, as fairseq does
         if num_labels is not None and outputs is not None and len(outputs) != num_labels:
             weights = {name: each for name, each in weights.items() if not name.startswith("classifier.")}
-        if dropout is not None:
-            config = config.with_dropout(dropout)
         if config.has_token_types:  # trained on pairs: BERT
             pooler = {name: each for name, each in weights.items() if name.startswith(POOLER)}
             weights = {name.replace(POOLER, "classifier.dense."): each for name, each in pooler.items()} | weights
-        model = cls(config, seed)
-        model.take_weights(weights, folder, fresh=("classifier.",) if num_labels is not None else ())
-        return model.eval()
+        return cls.of_weights(config, weights, folder, num_labels is not None, dropout, seed)

@@ -12,38 +12,24 @@ import torch
 from torch import nn
 
 from roberta_core.errors import BadInput
-from roberta_core.model.config import RobertaConfig
-from roberta_core.model.encoder import Roberta, initialise
 from roberta_core.model.folder import read_config, read_weights
-from roberta_core.model.heads import Saved
+from roberta_core.model.heads import Headed, numbered
 
 
-class RobertaForTokenClassification(Saved):
-    """The encoder with a label for each token.
-
-    Args:
-        config: with `id2label` set.
-        seed: of the weights' draw.
-    """
+class RobertaForTokenClassification(Headed):
+    """The encoder with a label for each token; its configuration has `id2label`."""
 
     architecture = "RobertaForTokenClassification"
+    head = "classifier"
 
-    def __init__(self, config: RobertaConfig, seed: int = 0):
-        super().__init__()
-        self.config = config
-        self.roberta = Roberta(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        initialise(self, config.initializer_range, seed)
+    def add_head(self) -> None:
+        """Dropout and one matrix."""
+        self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
+        self.classifier = nn.Linear(self.config.hidden_size, self.config.num_labels)
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        token_types: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Float32 logits [B, L, num_labels] of `input_ids`, int [B, L]; the rest as in `Roberta`."""
-        return self.classifier(self.dropout(self.roberta(input_ids, attention_mask, token_types))).float()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of every token, [B, L, labels]."""
+        return self.classifier(self.dropout(hidden))
 
     @classmethod
     def from_pretrained(
@@ -73,38 +59,22 @@ class RobertaForTokenClassification(Saved):
         elif "classifier.weight" not in weights or "classifier.dense.weight" in weights:
             raise BadInput(f"{folder} holds no token classifier.", "Give the folder of one, or fine-tune an encoder.")
         elif not config.id2label:  # transformers leaves out the default names of two labels
-            names = {index: f"LABEL_{index}" for index in range(weights["classifier.weight"].shape[0])}
-            config = replace(config, id2label=names)
-        model = cls(config if dropout is None else config.with_dropout(dropout), seed)
-        model.take_weights(weights, folder, fresh=("classifier.",) if id2label is not None else ())
-        return model.eval()
+            config = replace(config, id2label=numbered(len(weights["classifier.weight"])))
+        return cls.of_weights(config, weights, folder, id2label is not None, dropout, seed)
 
 
-class RobertaForQuestionAnswering(Saved):
+class RobertaForQuestionAnswering(Headed):
     """The encoder with two scores for each token: that the answer starts there, and that it ends there.
 
-    Args:
-        config: without labels; the head has two outputs always.
-        seed: of the weights' draw.
+    Its configuration has no labels: the head has two outputs always.
     """
 
     architecture = "RobertaForQuestionAnswering"
+    head = "qa_outputs"
 
-    def __init__(self, config: RobertaConfig, seed: int = 0):
-        super().__init__()
-        self.config = config
-        self.roberta = Roberta(config)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        initialise(self, config.initializer_range, seed)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        token_types: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Float32 logits [B, L, 2], start and end, of `input_ids`, int [B, L]; the rest as in `Roberta`."""
-        return self.qa_outputs(self.roberta(input_ids, attention_mask, token_types)).float()
+    def add_head(self) -> None:
+        """One matrix."""
+        self.qa_outputs = nn.Linear(self.config.hidden_size, 2)
 
     @classmethod
     def from_pretrained(
@@ -126,6 +96,4 @@ class RobertaForQuestionAnswering(Saved):
         elif "qa_outputs.weight" not in weights:
             raise BadInput(f"{folder} answers no questions.", "Give the folder of a question model, or fine-tune one.")
         config = replace(config, id2label={}, problem_type=None)
-        model = cls(config if dropout is None else config.with_dropout(dropout), seed)
-        model.take_weights(weights, folder, fresh=("qa_outputs.",) if fresh else ())
-        return model.eval()
+        return cls.of_weights(config, weights, folder, fresh, dropout, seed)
