@@ -13,15 +13,14 @@ import numpy as np
 import torch
 
 from roberta_core.data.tokenizer import specials_of
-from roberta_core.device import pick_device
 from roberta_core.errors import BadInput
-from roberta_core.finetune import Classification, Objective, Regression, predict, tokenise
+from roberta_core.finetune import Classification, Objective, Regression, tokenise
 from roberta_core.finetune.rows import pad_rows
 from roberta_core.glue.tasks import SCORE_MAX
 from roberta_core.model import RobertaForMaskedLM, RobertaForSequenceClassification
-from roberta_core.model.folder import tokenizer_of
 from roberta_core.own.labels import THRESHOLD, MultiLabel
-from roberta_core.own.models import AnswererModel, TaggerModel, check_texts, read_task
+from roberta_core.own.models import AnswererModel, TaggerModel
+from roberta_core.own.served import Served, check_texts
 
 BATCH_TEXTS = 32
 
@@ -29,28 +28,22 @@ SAMPLES = ("The function returns a list of strings.", "This is one text,\tand th
 """What a version predicts on before it is registered: one text, a pair, and padding in the batch."""
 
 
-class EncoderModel:
-    """A masked-language model: vectors for texts, and words for gaps.
-
-    Args:
-        folder: a Hugging Face folder of a RoBERTa or BERT masked-language model, with its tokenizer.
-
-    Raises:
-        BadInput: the folder is no such model.
-    """
+class EncoderModel(Served):
+    """A masked-language model: vectors for texts, and words for gaps."""
 
     kind = "encoder"
     samples = SAMPLES
+    opens = RobertaForMaskedLM
+    plain_text = False
 
     def __init__(self, folder: Path | str, device: str = "auto"):
-        self.model = RobertaForMaskedLM.from_pretrained(folder).to(pick_device(device))
-        self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
+        super().__init__(folder, device)
         self.mask = specials_of(self.tokenizer).mask  # <mask>, or BERT's [MASK]
-        self.tokenizer.enable_truncation(self.model.config.max_length)
+        self.tokenizer.enable_truncation(self.config.max_length)
 
     def _batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
         ids = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
-        return pad_rows(ids, self.model.config.pad_token_id, next(self.model.parameters()).device)
+        return pad_rows(ids, self.config.pad_token_id, next(self.model.parameters()).device)
 
     def predict(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text: the mean of the last layer's hidden states over its tokens, `<s>` and `</s>` included.
@@ -79,7 +72,7 @@ class EncoderModel:
         gaps = (ids[0] == self.tokenizer.token_to_id(self.mask)).nonzero()[:, 0]
         if not len(gaps):
             raise BadInput(
-                f"The text has no {self.mask} in its first {self.model.config.max_length} tokens.",
+                f"The text has no {self.mask} in its first {self.config.max_length} tokens.",
                 f'Write one where a word shall come: "It is a {self.mask} day."',
             )
         with torch.inference_mode():
@@ -90,24 +83,17 @@ class EncoderModel:
         ]
 
 
-class ClassifierModel:
-    """A sequence classifier or regressor. A text of two parts, for a task on pairs, has a tab between them.
-
-    Args:
-        folder: a Hugging Face folder of a RoBERTa or BERT sequence classifier, with its tokenizer.
-
-    Raises:
-        BadInput: the folder is no such model.
-    """
+class ClassifierModel(Served):
+    """A sequence classifier or regressor. A text of two parts, for a task on pairs, has a tab between them."""
 
     kind = "classifier"
     samples = SAMPLES
+    opens = RobertaForSequenceClassification
+    plain_text = False
 
     def __init__(self, folder: Path | str, device: str = "auto"):
-        self.model = RobertaForSequenceClassification.from_pretrained(folder).to(pick_device(device))
-        self.tokenizer = tokenizer_of(Path(folder), self.model.config, plain_text=False)
-        config, task = self.model.config, read_task(folder)
-        self.max_length = min(task.get("max_length", config.max_length), config.max_length)
+        super().__init__(folder, device)
+        config, task = self.config, self.task
         self.texts = task.get("texts", 2)
         names = tuple(config.id2label.values())
         self.objective: Objective = Classification("", names)
@@ -132,10 +118,10 @@ class ClassifierModel:
             chosen = [row for row, each in enumerate(parts) if len(each) == width]
             if chosen:
                 pieces = [parts[row] for row in chosen]
-                rows = tokenise(self.tokenizer, pieces, [], self.max_length, self.model.config.has_token_types)
-                for row, output in zip(chosen, predict(self.objective, self.model, rows)):
+                rows = tokenise(self.tokenizer, pieces, [], self.max_length, self.config.has_token_types)
+                for row, output in zip(chosen, self.outputs(self.objective, rows)):
                     outputs[row] = output
-        names = self.model.config.id2label
+        names = self.config.id2label
         if isinstance(self.objective, MultiLabel):
             return [
                 [

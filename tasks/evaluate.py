@@ -102,7 +102,7 @@ def _on_own(root: Path, version, label: str, file: Path | None) -> Evaluation:
     from roberta_core.inference import load_model
     from roberta_core.model.folder import tokenizer_of
     from roberta_core.own.kinds import kind_of
-    from roberta_core.own.models import read_task
+    from roberta_core.own.served import read_task
     from tasks.own_files import find_files, read_splits, rows_digest, settings_of
 
     tags, name = version.tags, version.tags["task"]

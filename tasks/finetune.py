@@ -29,7 +29,7 @@ from roberta_core.finetune.state import Keeper
 from roberta_core.model.folder import read_config, tokenizer_of
 from roberta_core.own.kind import Data, excerpt
 from roberta_core.own.kinds import kind_of
-from roberta_core.own.models import TASK_FILE
+from roberta_core.own.served import TASK_FILE
 from roberta_core.own.split import contradictory, shared
 from roberta_core.progress import Progress
 from roberta_core.train.checkpoint import fingerprint

@@ -9,75 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from roberta_core.atomic import read_json
-from roberta_core.device import pick_device
 from roberta_core.errors import BadInput
-from roberta_core.finetune.predicting import predict
 from roberta_core.model import RobertaForQuestionAnswering, RobertaForTokenClassification
-from roberta_core.model.folder import tokenizer_of
 from roberta_core.own.entities import spans_of, words_of
 from roberta_core.own.questions import Answering, answers_of, question_rows, text_of
+from roberta_core.own.served import Windowed, check_texts
 from roberta_core.own.squad import Question
 from roberta_core.own.tokens import Tagging, by_sentence, token_rows
 
-TASK_FILE = "task.json"
 
-
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """The texts as a list.
-
-    Raises:
-        BadInput: one is no text, or no UTF-8.
-    """
-    wrong = next((each for each in texts if not isinstance(each, str)), None)
-    if wrong is not None:
-        raise BadInput(f"A text is wanted, got {type(wrong).__name__} {wrong!r:.40}.", "Give a list of strings.")
-    # how Python holds bytes of the command line that are not UTF-8
-    broken = next((each for each in texts if any("\ud800" <= letter <= "\udfff" for letter in each)), None)
-    if broken is not None:
-        raise BadInput(f"The text {broken!r:.60} is not UTF-8.", "Give it as UTF-8.")
-    return list(texts)
-
-
-def read_task(folder: Path | str) -> dict:
-    """What `task.json` says of a model; empty without one.
-
-    Raises:
-        BadInput: the file is damaged.
-    """
-    file = Path(folder) / TASK_FILE
-    if not file.is_file():
-        return {}
-    try:
-        found = read_json(file)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise BadInput(f"{file} is not a JSON object.", "Fine-tune the task again.")
-    return found
-
-
-class TaggerModel:
-    """A token classifier: entities, or a tag for each word.
-
-    Args:
-        folder: a Hugging Face folder of a RoBERTa or BERT token classifier, with its tokenizer.
-
-    Raises:
-        BadInput: the folder is no such model.
-    """
+class TaggerModel(Windowed):
+    """A token classifier: entities, or a tag for each word."""
 
     kind = "tagger"
+    opens = RobertaForTokenClassification
     samples = ("Ann Lee lives in New York.", "北京 and Paris", "Short.")
 
     def __init__(self, folder: Path | str, device: str = "auto"):
-        self.model = RobertaForTokenClassification.from_pretrained(folder).to(pick_device(device))
-        config, task = self.model.config, read_task(folder)
-        self.tokenizer = tokenizer_of(Path(folder), config)
-        self.names = [config.id2label[each] for each in sorted(config.id2label)]
-        self.entities = task.get("entities", any(name.startswith(("B-", "I-")) for name in self.names))
-        self.max_length = min(task.get("max_length", config.max_length), config.max_length)
-        self.stride = min(task.get("stride", self.max_length // 3), self.max_length // 2)
+        super().__init__(folder, device)
+        self.names = [self.config.id2label[each] for each in sorted(self.config.id2label)]
+        self.entities = self.task.get("entities", any(name.startswith(("B-", "I-")) for name in self.names))
 
     def predict(self, texts: Sequence[str]) -> list[list[dict[str, str | int | float]]]:
         """For each text its entities in order, or its words: `text`, `label`, `start`, `end` and `score`.
@@ -89,10 +40,14 @@ class TaggerModel:
         words = [[text[start:end] for start, end in each] for text, each in zip(texts, places)]
         known = [row for row, each in enumerate(words) if each]
         rows = token_rows(
-            self.tokenizer, [words[row] for row in known], [], self.max_length, self.stride,
-            self.model.config.has_token_types,
-        )  # fmt: skip
-        outputs = predict(Tagging("", tuple(self.names)), self.model, rows)
+            self.tokenizer,
+            [words[row] for row in known],
+            [],
+            self.max_length,
+            self.stride,
+            self.config.has_token_types,
+        )
+        outputs = self.outputs(Tagging("", tuple(self.names)), rows)
         found: list[list[dict]] = [[] for _ in texts]
         tagged = by_sentence(rows, outputs, [words[row] for row in known], len(self.names))
         for row, values in zip(known, tagged):
@@ -109,29 +64,19 @@ class TaggerModel:
         return found
 
 
-class AnswererModel:
-    """A model of extractive questions.
-
-    Args:
-        folder: a Hugging Face folder of a RoBERTa or BERT for questions, with its tokenizer.
-
-    Raises:
-        BadInput: the folder is no such model.
-    """
+class AnswererModel(Windowed):
+    """A model of extractive questions."""
 
     kind = "question model"
+    opens = RobertaForQuestionAnswering
     samples = (
         {"question": "Who lives in Rome?", "context": "Ann lives in Paris, and Bob in Rome."},
         {"question": "为什么？", "context": "因为下雨。"},
     )
 
     def __init__(self, folder: Path | str, device: str = "auto"):
-        self.model = RobertaForQuestionAnswering.from_pretrained(folder).to(pick_device(device))
-        config, task = self.model.config, read_task(folder)
-        self.tokenizer = tokenizer_of(Path(folder), config)
-        self.max_length = min(task.get("max_length", config.max_length), config.max_length)
-        self.stride = min(task.get("stride", self.max_length // 3), self.max_length // 2)
-        self.threshold = task.get("no_answer_threshold")
+        super().__init__(folder, device)
+        self.threshold = self.task.get("no_answer_threshold")
         """How far no answer must be above the best span; None: there is always one."""
 
     def predict(self, questions: Sequence[Mapping[str, str] | str]) -> list[dict[str, str | int | float | None]]:
@@ -148,9 +93,9 @@ class AnswererModel:
         """
         asked = [Question(str(at), *_parts(each), (), "") for at, each in enumerate(questions)]
         rows = question_rows(
-            self.tokenizer, asked, self.max_length, self.stride, self.model.config.has_token_types, answers=False
+            self.tokenizer, asked, self.max_length, self.stride, self.config.has_token_types, answers=False
         )
-        outputs = predict(Answering(""), self.model, rows)
+        outputs = self.outputs(Answering(""), rows)
         answers = []
         for each, found in zip(asked, answers_of(rows, outputs, len(asked))):
             scores = np.array([span.score for span in found.spans])

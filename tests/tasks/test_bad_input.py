@@ -16,7 +16,7 @@ from roberta_core.errors import BadInput, BadParams
 from roberta_core.lock import held_lock
 from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.model.folder import read_config
-from roberta_core.own.models import check_texts
+from roberta_core.own.served import check_texts
 from roberta_core.train.checkpoint import Checkpoints
 from tasks import taskdata
 from tasks.params_file import load_params
