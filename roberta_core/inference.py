@@ -89,7 +89,6 @@ class ClassifierModel(Served):
     kind = "classifier"
     samples = SAMPLES
     opens = RobertaForSequenceClassification
-    plain_text = False
 
     def __init__(self, folder: Path | str, device: str = "auto"):
         super().__init__(folder, device)

@@ -67,7 +67,7 @@ class Served:
         kind: what it is called.
         samples: what a version predicts on before it is registered.
         opens: the model's class.
-        plain_text: whether `<mask>` in a text is text.
+        plain_text: whether `<mask>` in a text is text, as it was to the fine-tuning; an encoder fills it.
         max_length: tokens of a row.
     """
 
