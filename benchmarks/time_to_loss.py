@@ -2,6 +2,7 @@
 
     python -m benchmarks.time_to_loss prepare work ../shared/data/wiki_en     # once: corpus to packed rows, as presets/wiki.yaml
     python -m benchmarks.time_to_loss ours work --minutes 2 --seeds 1 2 3
+    python -m benchmarks.time_to_loss ours work --minutes 20 --seeds 1 2 3 --batch-size 32
     python -m benchmarks.time_to_loss trainer work --steps 525
 
 Same rows, tokenizer, held-out rows and masks for both (`roberta_core.train.evaluate`: 15 %, fixed), RoBERTa mini, all cores. The
@@ -67,8 +68,13 @@ def _data(folder: Path):
     return rows, HeldOut(validation, EVAL_ROWS, rows.manifest["vocab_size"])
 
 
-def run_ours(folder: Path, minutes: float, seed: int, recipe_name: str, batch_size: int) -> Curve:
-    """This project's loop, with a schedule that follows the clock (`pretrain.max_minutes`)."""
+def run_ours(
+    folder: Path, minutes: float, seed: int, recipe_name: str, batch_size: int, mask_probs: list[float]
+) -> Curve:
+    """This project's loop, with a schedule that follows the clock (`pretrain.max_minutes`).
+
+    `mask_probs`: `mask_prob`, and `mask_prob_end` where it changes.
+    """
     import torch
 
     from roberta_core.model import RobertaConfig, RobertaForMaskedLM
@@ -102,7 +108,8 @@ def run_ours(folder: Path, minutes: float, seed: int, recipe_name: str, batch_si
             TrainConfig(
                 max_steps=MANY,
                 batch_size=batch_size,
-                mask_prob=0.15,
+                mask_prob=mask_probs[0],
+                mask_prob_end=mask_probs[-1],
                 recipe=chosen,
                 precision="bf16",
                 seed=seed,
@@ -193,6 +200,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--recipe", default="fast", help="ours")
     parser.add_argument("--batch-size", type=int, help="rows an update; 16 for ours, 64 for the Trainer")
+    parser.add_argument(
+        "--mask-prob", type=float, nargs="+", default=[0.15], help="ours: the share masked, and that at the end"
+    )
     asked = parser.parse_args()
     if asked.what == "prepare":
         if asked.corpus is None:
@@ -202,7 +212,7 @@ def main() -> None:
     _, held_out = _data(asked.folder)
     print(json.dumps({"unigram_entropy": round(held_out.unigram_entropy(), 4), "masked": len(held_out.targets)}))
     curves = [
-        run_ours(asked.folder, asked.minutes, seed, asked.recipe, asked.batch_size or 16)
+        run_ours(asked.folder, asked.minutes, seed, asked.recipe, asked.batch_size or 16, asked.mask_prob)
         if asked.what == "ours"
         else run_trainer(asked.folder, asked.steps, seed, asked.batch_size or 64)
         for seed in asked.seeds
