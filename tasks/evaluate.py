@@ -103,7 +103,7 @@ def _on_own(root: Path, version, label: str, file: Path | None) -> Evaluation:
     from roberta_core.model.folder import tokenizer_of
     from roberta_core.own.kinds import kind_of
     from roberta_core.own.served import read_task
-    from tasks.own_files import find_files, read_splits, rows_digest, settings_of
+    from tasks.own_files import find_files, lengths_told, read_splits, rows_digest, settings_of
 
     tags, name = version.tags, version.tags["task"]
     task = _entry(root, label, name, tags["kind"])
@@ -115,11 +115,14 @@ def _on_own(root: Path, version, label: str, file: Path | None) -> Evaluation:
     if file is None:
         files = find_files(name, task)
         data, file = read_splits(kind, task, files)[0]["dev"], files.get("dev", files["train"])
-    else:
+    elif file.is_file():
         data = kind.read(file)
+    else:
+        raise BadInput(f"There is no file {file}.", f"Name a file of rows as {task.path} has them, or none.")
     threshold = kind.restore([model.config.id2label[at] for at in sorted(model.config.id2label)], served, data)
     notes = data.notes + kind.check(data, file)
     rows = kind.rows(tokenizer_of(folder, model.config), data)
+    notes += lengths_told(getattr(rows, "truncated", 0), getattr(rows, "strided", 0))
     outputs = predict(kind.objective(), model, rows)
     guesses = kind.decide(rows, outputs, data, threshold)
     metrics, undefined = kind.score(data, guesses)

@@ -33,7 +33,7 @@ from roberta_core.own.served import TASK_FILE
 from roberta_core.own.split import contradictory, shared
 from roberta_core.progress import Progress
 from roberta_core.train.checkpoint import fingerprint
-from tasks.own_files import find_files, read_splits, rows_digest, settings_of
+from tasks.own_files import find_files, lengths_told, read_splits, rows_digest, settings_of
 from tasks.params import OwnTask, Params
 from tasks.stage import WORK, main
 from tasks.tracking import open_run
@@ -207,10 +207,7 @@ def run(params: Params, name: str = "") -> dict:
     set_threads(params.runtime.glue_threads)
     job = Job(params, name)
     task, protocol, metric = job.task, job.protocol, job.task.primary
-    cut, strided = job.count("truncated"), job.count("strided")
-    told = [f"{cut:,} texts are too long, and are cut to fit"] if cut else []
-    told += [f"{strided:,} texts are too long, and come in windows"] if strided else []
-    for note in job.notes + told:
+    for note in job.notes + lengths_told(job.count("truncated"), job.count("strided")):
         print(f"finetune-{name}: {note}", flush=True)
     flat = {f"finetune.{key}": value for key, value in protocol.items()}
     flat |= {"task": name, "kind": task.kind, "seed": params.seed}

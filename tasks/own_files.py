@@ -100,3 +100,9 @@ def rows_digest(data: Data, head: Sequence[str], lines: Sequence[Sequence[Any]])
     """SHA-256 of the rows' texts and labels: it says which rows a score is of. `head`, `lines`: `Kind.predictions`."""
     labels = [line[head.index("label")] for line in lines]
     return hashlib.sha256(json.dumps([data.texts_of_rows(), labels]).encode()).hexdigest()
+
+
+def lengths_told(cut: int, strided: int) -> list[str]:
+    """A line for texts that were cut, and one for those that came in windows."""
+    told = [f"{cut:,} texts are too long, and are cut to fit"] if cut else []
+    return told + ([f"{strided:,} texts are too long, and come in windows"] if strided else [])
