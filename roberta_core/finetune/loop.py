@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from roberta_core.device import autocast
+from roberta_core.device import autocast, seed_device
 from roberta_core.errors import BadInput, BadParams
 from roberta_core.finetune.masters import Masters
 from roberta_core.finetune.objectives import Objective
@@ -95,7 +95,7 @@ def finetune(
             if keeper and keeper.due():
                 keeper.save(step, model, masters, best)
             lr = recipe.peak_lr * lr_share(step, steps, warmup)
-            torch.manual_seed(derive(seed, step))
+            seed_device(device, derive(seed, step))
             batch = objective.collate(current, chosen, device)
             with autocast(device, recipe.precision):
                 loss = objective.loss(model, batch)

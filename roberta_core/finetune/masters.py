@@ -31,17 +31,27 @@ class _Group:
         names: of the weights.
         weights: the model's own parameters; views of `rounded` (they come first) or of `flat`.
         masters: views of `flat`, shaped as the weights.
-        gradients: views of its gradient, likewise.
-        flat: float32, all masters.
+        flat: float32, all masters, with a gradient of its own.
         rounded: bfloat16, copies of the first masters.
     """
 
     names: list[str]
     weights: list[nn.Parameter]
     masters: list[torch.Tensor]
-    gradients: list[torch.Tensor]
     flat: nn.Parameter
     rounded: torch.Tensor
+
+    def gather(self) -> None:
+        """Takes the weights' gradients; a weight without one, which had no part in the loss, has the gradient 0."""
+        found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
+        for weight in self.weights:
+            weight.grad = None
+        flat = [gradient.reshape(-1) for gradient in found]
+        rounded = [gradient for gradient in flat if gradient.dtype == torch.bfloat16]
+        if rounded:
+            self.flat.grad[: len(self.rounded)] = torch.cat(rounded)
+        if len(rounded) < len(flat):
+            torch.cat(flat[len(rounded) :], out=self.flat.grad[len(self.rounded) :])
 
 
 class Masters:
@@ -69,17 +79,9 @@ class Masters:
         self._round()
 
     def step(self, lr: float) -> None:
-        """One update by the gradients that the model's weights hold, which are dropped.
-
-        A weight that had no part in the loss has the gradient 0.
-        """
+        """One update by the gradients that the model's weights hold, which are dropped."""
         for group in self._groups:
-            for weight, gradient in zip(group.weights, group.gradients):
-                if weight.grad is None:
-                    gradient.zero_()
-                else:
-                    gradient.copy_(weight.grad)
-                weight.grad = None
+            group.gather()
         if self._clip_norm:
             norms = [torch.linalg.vector_norm(group.flat.grad) for group in self._groups]
             norm = torch.linalg.vector_norm(torch.stack(norms))
@@ -146,12 +148,12 @@ def _flattened(params: list[nn.Parameter], rounded: set[nn.Parameter], names: di
     weights = sorted(params, key=lambda weight: weight not in rounded)
     flat = nn.Parameter(torch.cat([weight.detach().reshape(-1) for weight in weights]))
     flat.grad = torch.zeros_like(flat)
-    masters, gradients = _views(flat.detach(), weights), _views(flat.grad, weights)
+    masters = _views(flat.detach(), weights)
     first = [weight for weight in weights if weight in rounded]
     copies = flat.new_empty(sum(weight.numel() for weight in first), dtype=torch.bfloat16)
     for weight, values in zip(weights, _views(copies, first) + masters[len(first) :]):
         weight.data = values
-    return _Group([names[weight] for weight in weights], weights, masters, gradients, flat, copies)
+    return _Group([names[weight] for weight in weights], weights, masters, flat, copies)
 
 
 def _views(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from roberta_core.device import seed_device
 
 FREED = """
 import sys, torch
@@ -35,3 +38,13 @@ def test_threads_are_told_before_torch(monkeypatch):
             monkeypatch.setenv("OMP_WAIT_POLICY", own)
         shown = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
         assert shown.strip() == expected
+
+
+def test_a_seed_is_torchs_and_leaves_nothing_behind():
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    seed_device(torch.device("cpu"), 5)
+    assert torch.equal(torch.rand(3), wanted)
+    before = len(torch.cuda._queued_calls)
+    seed_device(torch.device("cpu"), 6)
+    assert len(torch.cuda._queued_calls) == before
