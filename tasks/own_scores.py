@@ -13,6 +13,8 @@ from tasks.params import Params
 FOLDER = Path("models/tasks")
 WAYS = {"majority": "most frequent", "dictionary": "dictionary", "tfidf": "TF-IDF"}
 """What a baseline is called; `tasks.finetune` writes those that make sense for a kind."""
+CONSTANTS = {"regression": "mean", "questions": "no answer"}
+"""What `majority` says where there is no label to be the most frequent one."""
 
 
 def own_results(params: Params, root: Path, needed: bool = False) -> dict[str, dict]:
@@ -51,6 +53,11 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
+def _called(way: str, kind: str) -> str:
+    """What a baseline of a kind is called."""
+    return CONSTANTS.get(kind, WAYS[way]) if way == "majority" else WAYS.get(way, way)
+
+
 def _rows_of(results: dict) -> list[tuple[str, dict, int]]:
     """(split, figures, rows) of dev and, where it has labels, test."""
     found = [("dev", results, results["rows"]["dev"])]
@@ -71,6 +78,9 @@ def own_table(results: dict[str, dict]) -> list[str]:
             cells = [name, each["kind"], each["metric"], split, _cell(figures["score"]), *ways]
             lines.append("| " + " | ".join([*cells, f"{each['rows']['train']:,}", f"{rows:,}"]) + " |")
     lines.append("")
+    kinds = {each["kind"] for each in results.values()}
+    constants = [f"{told} ({kind})" for kind, told in CONSTANTS.items() if kind in kinds]
+    lines += [f"Under most frequent also: {', '.join(constants)}."] if constants else []
     lines += [f"Protocol of {name}: {own_protocol(each)}." for name, each in results.items()]
     return lines
 
@@ -98,7 +108,9 @@ def own_section(root: Path, params: Params) -> dict | None:
                 "rows": rows,
                 "score": figures["score"],
                 "also": {key: value for key, value in figures["metrics"].items() if key != each["metric"]},
-                "ways": {WAYS.get(way, way): values[each["metric"]] for way, values in figures["baselines"].items()},
+                "ways": {
+                    _called(way, each["kind"]): values[each["metric"]] for way, values in figures["baselines"].items()
+                },
             }
             for split, figures, rows in _rows_of(each)
         ]

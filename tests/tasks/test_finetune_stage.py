@@ -150,6 +150,7 @@ def test_summary_and_report_show_them(here):
         assert f"| {name} | {each['kind']} | {each['metric']} | dev | {each['score']:.3f} |" in lines
         assert f"Protocol of {name}: dev" in lines
     assert f"| questions | questions | f1 | test | {results['questions']['test']['score']:.3f} |" in lines
+    assert "Under most frequent also: mean (regression), no answer (questions)." in lines
     numbers = own_numbers(results)
     assert numbers["scores.pets"] == 1.0 and "scores.entities.test" in numbers
     assert own_table({}) == [] and own_section(root, params_of({})) is None
@@ -157,6 +158,11 @@ def test_summary_and_report_show_them(here):
     for each in results.values():
         assert all(str(escape(table["title"])) in page for table in each["tables"])
     assert "Not fine-tuned yet: later" in page and "Confusion: labels down" in page and "came in windows" in page
+    ways = [list(each["splits"][0]["ways"]) for each in own_section(root, params)["tasks"]]
+    first, dictionary = "most frequent", [["most frequent", "dictionary"]]
+    assert ways == [[first, "TF-IDF"]] * 2 + [["mean", "TF-IDF"]] + dictionary + [["no answer", "TF-IDF"]]
+    assert page.count('<table class="splits" style="--columns:5">') == len(KINDS)
+    assert page.count('class="figures"') > 0 < page.count('class="texts"')
 
 
 @pytest.mark.parametrize(
