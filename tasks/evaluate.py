@@ -1,4 +1,4 @@
-"""A registered classifier scored again, on the dev rows of its task in this folder, or on a file of rows.
+"""A registered fine-tuned model scored again, on the dev rows of its task in this folder, or on a file of rows.
 
 Two uses: the same rows must give the score that was registered (another machine, another version of a library), and other
 rows, after the data were made anew, show how an old champion does on them before anything is trained.

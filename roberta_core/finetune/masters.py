@@ -42,7 +42,10 @@ class _Group:
     rounded: torch.Tensor
 
     def gather(self) -> None:
-        """Takes the weights' gradients; a weight without one, which had no part in the loss, has the gradient 0."""
+        """Takes the weights' gradients; a weight without one, which had no part in the loss, has the gradient 0.
+
+        AdamW then decays it all the same; torch's passes over a single weight without a gradient.
+        """
         found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
         for weight in self.weights:
             weight.grad = None
