@@ -22,7 +22,7 @@ import torch
 
 from roberta_core.counter_random import key_of
 from roberta_core.data.packed import PackedRows
-from roberta_core.device import HostCopy, autocast
+from roberta_core.device import HostCopy, autocast, seed_device
 from roberta_core.errors import BadInput, BadParams, Preempted
 from roberta_core.model import RobertaForMaskedLM
 from roberta_core.model.isolation import has_varlen, isolate
@@ -237,7 +237,7 @@ class Pretraining:
             total = ranks.total(masked, *told)
             count, copied = total[0].long(), HostCopy(total[1:])
         # dropout's draw belongs to the update and the rank, not to the process
-        torch.manual_seed(key_of(config.seed, self.step, ranks.rank) >> 1)
+        seed_device(self.run.device, key_of(config.seed, self.step, ranks.rank) >> 1)
         loss, right = self._backward(batch, count)
         self.gradients.finish(loss)
         norm = torch.nn.utils.get_total_norm([each.grad for each in self.model.parameters() if each.grad is not None])
