@@ -145,7 +145,8 @@ def report(params: Params, device_name: str = "", count: int = 0) -> list[str]:
         rows, length = 0, params.pack.max_length
         notes.append("the packed rows do not exist yet: length as in params.yaml, epochs not known")
     model = RobertaConfig.named(section.size, vocabulary, length, config.recipe.dropout)
-    flops = model.train_flops_per_token(length, config.objective.most)
+    masked = config.objective.most if params.runtime.compile else config.objective.mean
+    flops = model.train_flops_per_token(length, masked)
     tokens = plan.total_tokens(config.batches, config.max_steps, length)
     share = -(-config.batch_size // device.count)
     shards = device.count if params.runtime.shard == "fsdp" else 1

@@ -82,6 +82,8 @@ class Batches:
         device: where the batches are needed.
         word_table: bool [vocabulary], which tokens begin a word: asked for where whole words are masked and the rows do not
             tell where words begin.
+        fixed_slots: all updates have as many slots a row as the one that masks most, for a model that is compiled. Otherwise
+            the head works for the share of tokens that is masked just now.
 
     Raises:
         BadParams: nothing tells where words begin.
@@ -96,9 +98,11 @@ class Batches:
         seed: int,
         device: torch.device,
         word_table: np.ndarray | None = None,
+        fixed_slots: bool = False,
     ):
         self.rows, self.plan, self.seed, self.device = rows, plan, seed, device
         self.masking, self.vocab_size = masking, vocab_size
+        self._most = masking.most if fixed_slots else None
         self._word_table = None if word_table is None else torch.from_numpy(word_table)
         if masking.needs_words and word_table is None and rows.word_starts(np.zeros(1, np.int64)) is None:
             raise BadParams(
@@ -127,7 +131,7 @@ class Batches:
             self.vocab_size,
             self.masking.kind,
             self._word_starts(numbers, ids),
-            self.masking.most,
+            self._most,
         )
         padded = tokens < ids.numel()
         documents = torch.from_numpy(self.rows.documents(numbers)) if self.rows.isolated else None

@@ -134,14 +134,22 @@ class Pretraining:
         self.saver = Saver(checkpoints, model, self.optimizers, self.ranks, config.average_last)
         self._start_clock()
         self.guard = Guard(run.device, config.spike_sigmas, self.history.guard)
-        self.batches = Batches(
-            rows, config.batches, config.objective, model.config.vocab_size, config.seed, run.device, word_table
-        )
-        flops = model.config.train_flops_per_token(rows.max_length, config.objective.most)
-        self.meter = Meter(run.device, flops, run.peak_flops * self.ranks.world)
         # Compiled once for the fixed shape of training; evaluation runs the plain model. On a CPU a compiled model draws
         # torch's own dropout masks, which costs more than compilation gains (docs/decisions.md).
         compiled = run.compile and not (run.device.type == "cpu" and config.recipe.dropout)
+        self.batches = Batches(
+            rows,
+            config.batches,
+            config.objective,
+            model.config.vocab_size,
+            config.seed,
+            run.device,
+            word_table,
+            compiled,
+        )
+        share = config.objective.most if compiled else config.objective.mean
+        flops = model.config.train_flops_per_token(rows.max_length, share)
+        self.meter = Meter(run.device, flops, run.peak_flops * self.ranks.world)
         self._forward = torch.compile(model) if compiled else model
         if run.compile and not compiled and self.ranks.first:
             print("pretrain: not compiled, on a CPU with dropout that would be slower", flush=True)

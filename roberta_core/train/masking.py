@@ -66,8 +66,13 @@ class Masking:
 
     @property
     def most(self) -> float:
-        """The largest share of the run: it decides the slots of a row."""
-        return max(self.prob, self.prob if self.prob_end is None else self.prob_end)
+        """The largest share of the run: it decides the memory, and in a compiled model, whose shapes stay, the slots of a row."""
+        return max(self.prob_at(0.0), self.prob_at(1.0))
+
+    @property
+    def mean(self) -> float:
+        """Over the run."""
+        return self.prob_at(0.5)
 
     @property
     def needs_words(self) -> bool:
@@ -117,7 +122,7 @@ def mask_batch(
         kind: of `Masking`.
         word_starts: bool [B, L], true where a word begins; asked for by "whole-word" and "spans". Specials always are words
             of their own.
-        most: the largest `mask_prob` of the run, which decides the number of slots; None: `mask_prob`.
+        most: a share that decides the number of slots, so that it stays while `mask_prob` falls; None: `mask_prob`.
     """
     batch, length = input_ids.shape
     mask_id = vocab_size - 1

@@ -17,7 +17,7 @@ class Meter:
 
     Attributes:
         device: whose memory is read.
-        flops_per_token: forward and backward.
+        flops_per_token: forward and backward; where the share of masked tokens changes, the mean over the run.
         peak: FLOP/s of all ranks' devices together; 0: not known, and no MFU is told.
     """
 

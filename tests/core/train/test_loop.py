@@ -10,7 +10,7 @@ from roberta_core.model import RobertaConfig, RobertaForMaskedLM
 from roberta_core.train.batches import Batches
 from roberta_core.train.checkpoint import Checkpoints, fingerprint
 from roberta_core.train.loop import Pretraining
-from roberta_core.train.masking import IGNORED, Masking
+from roberta_core.train.masking import IGNORED, Masking, slots
 from roberta_core.train.recipes import recipe
 from tests.core.train.tiny_run import LENGTH, VOCAB, build
 
@@ -54,6 +54,17 @@ def test_the_share_of_masked_tokens_falls_over_the_run(tmp_path):
         batch = training.batches.at(step, training.ranks, step / 20)
         shares.append((batch.masked.labels != IGNORED).sum().item() / (8 * (LENGTH - 2)))
     assert shares == pytest.approx([0.4, 0.25, 0.115], abs=0.03)
+
+
+def test_the_head_works_for_the_share_of_the_moment_and_in_a_compiled_model_for_the_largest(tmp_path):
+    training = build(tmp_path, steps=20, mask_prob=0.4, mask_prob_end=0.15)
+    known = (training.rows, training.config.batches, training.config.objective, VOCAB, 1, torch.device("cpu"))
+    own, fixed = (Batches(*known, fixed_slots=each) for each in (False, True))
+    for done, share in ((0.0, 0.4), (0.5, 0.275), (1.0, 0.15)):
+        few, many = (each.at(3, training.ranks, done).masked for each in (own, fixed))
+        assert len(few.labels) == 8 * slots(LENGTH, share) and len(many.labels) == 8 * slots(LENGTH, 0.4)
+        assert torch.equal(few.input_ids, many.input_ids)
+        assert torch.equal(few.labels[few.labels != IGNORED], many.labels[many.labels != IGNORED])
 
 
 def test_masking_of_words_without_any_boundaries_is_refused(tmp_path):
