@@ -80,8 +80,8 @@ def own_table(results: dict[str, dict]) -> list[str]:
     lines.append("")
     kinds = {each["kind"] for each in results.values()}
     constants = [f"{told} ({kind})" for kind, told in CONSTANTS.items() if kind in kinds]
-    lines += [f"Under most frequent also: {', '.join(constants)}."] if constants else []
-    lines += [f"Protocol of {name}: {own_protocol(each)}." for name, each in results.items()]
+    lines += [f"- Under most frequent also: {', '.join(constants)}."] if constants else []
+    lines += [f"- Protocol of {name}: {own_protocol(each)}." for name, each in results.items()]
     return lines
 
 

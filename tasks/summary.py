@@ -164,7 +164,7 @@ def _table(
     protocols: dict[str, list[str]] = {}
     for task, each in results.items():
         protocols.setdefault(protocol_line(each), []).append(task)
-    lines += [f"Protocol of {', '.join(tasks)}: {line}." for line, tasks in protocols.items()]
+    lines += [f"- Protocol of {', '.join(tasks)}: {line}." for line, tasks in protocols.items()]
     lines += _published(results)
     lines += own_table(own)
     return "\n".join(lines) + "\n"
