@@ -29,9 +29,7 @@ CONTENDERS = {
     "trainer defaults": {"padded": True},
     "trainer best flags": {"padded": False},
     "ours": {},
-    "ours, spinning": {"settings": {"GOMP_SPINCOUNT": "4000"}},
 }
-"""The last is for a machine with nothing beside it: idle threads wait longer before they sleep (docs/decisions.md)."""
 EPOCH_ROWS = {"SST-2": 6400, "RTE": 2464}
 """Rows of an epoch in the race: a whole number of batches."""
 PADDED_UPDATES = 6
@@ -119,7 +117,7 @@ def run_child(name: str, folder: Path) -> None:
     asked = json.loads((folder / "asked.json").read_text())
     encoder, data, task = Path(asked["encoder"]), Path(asked["data"]), asked["task"]
     rows, rounds = EPOCH_ROWS[task], Rounds()
-    if name.startswith("ours"):
+    if name == "ours":
         ours(encoder, data, task, rows, 1000, PEAK_LR, 1, lambda *each: rounds.update_ended())
         return
     import transformers
@@ -148,9 +146,7 @@ def race(encoder: Path, data: Path, task: str, rounds: int, threads: int, names:
         )
         try:
             for name in names:
-                contenders[name] = Contender(
-                    name, folder, threads, "benchmarks.finetune", **CONTENDERS[name].get("settings", {})
-                )
+                contenders[name] = Contender(name, folder, threads, "benchmarks.finetune")
             for name, each in contenders.items():
                 each.go(
                     3 if CONTENDERS[name].get("padded") else updates[name] - 3

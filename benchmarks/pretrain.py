@@ -222,13 +222,13 @@ def run_peak(folder: Path) -> None:
 
 
 class Contender:
-    """The parent's side: one process of `module` with these `settings` in its environment, and what its rounds took."""
+    """The parent's side: one process of `module`, and what its rounds took."""
 
-    def __init__(self, name: str, folder: Path, threads: int, module: str = "benchmarks.pretrain", **settings: str):
+    def __init__(self, name: str, folder: Path, threads: int, module: str = "benchmarks.pretrain"):
         self.name, self.log = name, folder / f"{name}.log"
         env = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
         env |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache"), **settings}
+        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "--child", name, str(folder)],
             stdin=subprocess.PIPE,
