@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,26 +39,7 @@ from roberta_core.train.optimizer import Optimizers
 from roberta_core.train.out_of_memory import is_out_of_memory, too_large
 from roberta_core.train.ranks import Ranks
 from roberta_core.train.saver import Saver
-
-
-class Update(NamedTuple):
-    """What one update shows.
-
-    Attributes:
-        loss: mean of the whole batch (nats, on the device); 0 if the update was left out.
-        right, masked: right predictions and masked tokens of this rank's part, on the device.
-        tokens, slots: of the whole batch, without and with padding.
-        stop: whether a rank was asked to stop.
-        due: whether rank 0 finds a checkpoint due.
-    """
-
-    loss: torch.Tensor
-    right: torch.Tensor
-    masked: torch.Tensor
-    tokens: int
-    slots: int
-    stop: bool
-    due: bool
+from roberta_core.train.update import Update
 
 
 class _GivenUp(Exception):
