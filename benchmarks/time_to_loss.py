@@ -2,7 +2,7 @@
 
     python -m benchmarks.time_to_loss prepare work ../shared/data/wiki_en     # once: corpus to packed rows, as presets/wiki.yaml
     python -m benchmarks.time_to_loss ours work --minutes 2 --seeds 1 2 3
-    python -m benchmarks.time_to_loss ours work --minutes 20 --seeds 1 2 3 --batch-size 32
+    python -m benchmarks.time_to_loss ours work --minutes 20 --seeds 1 2 3 --batch-size 32 --mask-prob 0.5 0.15
     python -m benchmarks.time_to_loss trainer work --steps 525
 
 Same rows, tokenizer, held-out rows and masks for both (`roberta_core.train.evaluate`: 15 %, fixed), RoBERTa mini, all cores. The
@@ -204,6 +204,8 @@ def main() -> None:
         "--mask-prob", type=float, nargs="+", default=[0.15], help="ours: the share masked, and that at the end"
     )
     asked = parser.parse_args()
+    if len(asked.mask_prob) > 2:
+        parser.error("--mask-prob takes one share, or that of the beginning and that of the end")
     if asked.what == "prepare":
         if asked.corpus is None:
             parser.error("prepare needs a corpus")
