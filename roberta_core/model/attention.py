@@ -9,53 +9,106 @@ the probabilities of each layer, [B, H, L, L], are kept for the backward pass, a
 import torch
 from torch.nn import functional as F
 
-from roberta_core.model.dropout import dropped_share, is_fast, keep_mask, masked
+from roberta_core.model.dropout import is_fast, keep_mask, kept_scale, masked
 
 LONGEST = 512
 """Longest row that takes this path."""
 
 
-class _Attention(torch.autograd.Function):
-    """Attention from joined projections, with its backward pass.
+def is_written_out(values: torch.Tensor, length: int, dropout: float) -> bool:
+    """Whether attention over rows of `length` tokens, in the type and on the device of `values`, takes this file's path."""
+    return is_fast(values, dropout) and length <= LONGEST
 
-    In the names: N is B · H, E = D / H.
+
+def additive(seen: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """What is added to the scores: 0 where `seen` is true, else a number so low that nothing is left of the probability.
+
+    A finite one, so that a query that may look nowhere gets numbers all the same. What was made already stays as it is.
     """
+    if seen is None or seen.dtype != torch.bool:
+        return seen
+    return torch.where(seen, 0.0, torch.finfo(dtype).min / 2).to(dtype)
+
+
+def by_heads(joined: torch.Tensor) -> torch.Tensor:
+    """[B, L, n, H, E] -> [n, N, L, E], contiguous. In the names here: N is B · H, E = D / H."""
+    batch, length, count, heads, width = joined.shape
+    return joined.permute(2, 0, 3, 1, 4).reshape(count, batch * heads, length, width)
+
+
+def by_tokens(parts: torch.Tensor, heads: int) -> torch.Tensor:
+    """[n, N, L, E] -> [B, L, n, H, E], contiguous."""
+    count, both, length, width = parts.shape
+    return parts.view(count, both // heads, heads, length, width).permute(1, 3, 0, 2, 4).contiguous()
+
+
+def mix(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, p: float
+) -> tuple[torch.Tensor, tuple]:
+    """Attention's forward pass by itself.
+
+    Args:
+        query: [N, Q, E].
+        key, value: [N, L, E].
+        bias: of `additive`; broadcasts to [B, H, Q, L].
+        p: share of the probabilities to drop.
+
+    Returns:
+        [N, Q, E], and what `of_mixed` needs.
+    """
+    scale = query.shape[-1] ** -0.5
+    scores = query.new_empty(len(query), query.shape[1], key.shape[1])
+    torch.baddbmm(scores, query, key.mT, beta=0, alpha=scale, out=scores)
+    if bias is not None:
+        scores.view(len(bias), -1, *scores.shape[1:]).add_(bias)
+    probs = torch.softmax(scores, -1, out=scores)
+    keep = keep_mask(probs.shape, p, probs.dtype) if p else None
+    used = probs if keep is None else masked(probs, keep)
+    mixed = torch.baddbmm(query.new_empty(()), used, value, beta=0, alpha=kept_scale(p))
+    return mixed, (query, key, value, probs, keep)
+
+
+def of_mixed(
+    gradient: torch.Tensor, held: tuple, p: float, of_query: torch.Tensor, of_key: torch.Tensor, of_value: torch.Tensor
+) -> None:
+    """Attention's backward pass by itself.
+
+    Args:
+        gradient: of what `mix` gave, [N, Q, E], in its type.
+        held: what `mix` gave beside it.
+        p: as `mix` had it.
+        of_query, of_key, of_value: where the gradients of the three go.
+    """
+    query, key, value, probs, keep = held
+    scale, kept = query.shape[-1] ** -0.5, kept_scale(p)
+    used = probs if keep is None else masked(probs, keep)
+    torch.baddbmm(of_value, used.mT, gradient, beta=0, alpha=kept, out=of_value)
+    of_probs = torch.baddbmm(used, gradient, value.mT, beta=0, alpha=kept, out=torch.empty_like(probs))
+    if keep is not None:
+        of_probs.view(keep.dtype).bitwise_and_(keep)
+    of_scores = torch._softmax_backward_data(of_probs, probs, -1, probs.dtype, grad_input=of_probs)
+    torch.baddbmm(of_query, of_scores, key, beta=0, alpha=scale, out=of_query)
+    torch.baddbmm(of_key, of_scores.mT, query, beta=0, alpha=scale, out=of_key)
+
+
+class _Attention(torch.autograd.Function):
+    """Attention from joined projections, with its backward pass."""
 
     @staticmethod
     def forward(ctx, qkv: torch.Tensor, bias: torch.Tensor | None, p: float) -> torch.Tensor:
-        batch, length, _, heads, width = qkv.shape
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width)  # each [N, L, E]
-        ctx.scale = width**-0.5
-        scores = query.new_empty(batch * heads, length, length)
-        torch.baddbmm(scores, query, key.mT, beta=0, alpha=ctx.scale, out=scores)
-        if bias is not None:
-            scores.view(batch, heads, length, length).add_(bias)
-        probs = torch.softmax(scores, -1, out=scores)
-        keep = keep_mask(probs.shape, p, probs.dtype) if p else None
-        ctx.kept_scale = 1.0 / (1.0 - dropped_share(p))
-        ctx.shape = qkv.shape
-        ctx.save_for_backward(query, key, value, probs, keep)
-        used = probs if keep is None else masked(probs, keep)
-        mixed = torch.baddbmm(query.new_empty(()), used, value, beta=0, alpha=ctx.kept_scale)
-        return mixed.view(batch, heads, length, width).transpose(1, 2).reshape(batch, length, heads * width)
+        batch, length, _, heads, _ = qkv.shape
+        mixed, held = mix(*by_heads(qkv), bias, p)
+        ctx.p, ctx.heads = p, heads
+        ctx.save_for_backward(*held)
+        return by_tokens(mixed[None], heads).view(batch, length, -1)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor):
-        query, key, value, probs, keep = ctx.saved_tensors
-        batch, length, _, heads, width = ctx.shape
-        gradient = gradient.to(query.dtype).view(batch, length, heads, width).transpose(1, 2)
-        gradient = gradient.reshape(batch * heads, length, width)
-        result = query.new_empty(3, *query.shape)
-        used = probs if keep is None else masked(probs, keep)
-        torch.baddbmm(result[2], used.mT, gradient, beta=0, alpha=ctx.kept_scale, out=result[2])
-        of_probs = torch.baddbmm(used, gradient, value.mT, beta=0, alpha=ctx.kept_scale, out=torch.empty_like(probs))
-        if keep is not None:
-            of_probs.view(keep.dtype).bitwise_and_(keep)
-        of_scores = torch._softmax_backward_data(of_probs, probs, -1, probs.dtype, grad_input=of_probs)
-        torch.baddbmm(result[0], of_scores, key, beta=0, alpha=ctx.scale, out=result[0])
-        torch.baddbmm(result[1], of_scores.mT, query, beta=0, alpha=ctx.scale, out=result[1])
-        of_qkv = result.view(3, batch, heads, length, width).permute(1, 3, 0, 2, 4).contiguous()
-        return of_qkv, None, None
+        held = ctx.saved_tensors
+        gradient = gradient.to(held[0].dtype).view(*gradient.shape[:2], 1, ctx.heads, -1)
+        result = held[0].new_empty(3, *held[0].shape)
+        of_mixed(by_heads(gradient)[0], held, ctx.p, *result)
+        return by_tokens(result, ctx.heads), None, None
 
 
 def attend(qkv: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float) -> torch.Tensor:
@@ -63,19 +116,17 @@ def attend(qkv: torch.Tensor, attention_mask: torch.Tensor | None, dropout: floa
 
     Args:
         qkv: [B, L, 3, H, D / H].
-        attention_mask: bool, broadcasts to [B, H, L, L]; true where a query (third axis) may look at a key (last axis).
+        attention_mask: broadcasts to [B, H, L, L]. Bool: true where a query (third axis) may look at a key (last axis);
+            else what `additive` made of that.
         dropout: share of the probabilities to drop; 0 in evaluation.
 
     Returns:
         [B, L, D].
     """
     batch, length, _, heads, width = qkv.shape
-    if is_fast(qkv, dropout) and length <= LONGEST:
-        bias = None
-        if attention_mask is not None:  # finite, so that a query that may look nowhere gets numbers all the same
-            bias = torch.where(attention_mask, 0.0, torch.finfo(qkv.dtype).min / 2).to(qkv.dtype)
+    if is_written_out(qkv, length, dropout):
         with torch.autocast("cpu", enabled=False):
-            return _Attention.apply(qkv, bias, dropout)
+            return _Attention.apply(qkv, additive(attention_mask, qkv.dtype), dropout)
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
     return mixed.transpose(1, 2).reshape(batch, length, heads * width)

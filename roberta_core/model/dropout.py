@@ -63,6 +63,11 @@ def dropped_share(p: float) -> float:
     return round(p * LEVELS) / LEVELS
 
 
+def kept_scale(p: float) -> float:
+    """What kept values are multiplied by."""
+    return 1.0 / (1.0 - dropped_share(p))
+
+
 def keep_mask(shape: torch.Size | tuple[int, ...], p: float, dtype: torch.dtype) -> torch.Tensor:
     """A mask as bits: -1 (all ones) where an element is kept, 0 where it is dropped.
 
@@ -94,7 +99,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx, values: torch.Tensor, residual: torch.Tensor | None, p: float) -> torch.Tensor:
         keep = keep_mask(values.shape, p, values.dtype)
         ctx.save_for_backward(keep)
-        ctx.scale = 1.0 / (1.0 - dropped_share(p))
+        ctx.scale = kept_scale(p)
         result = masked(values, keep).mul_(
             ctx.scale
         )  # `add` with alpha would round the scale to bfloat16: 0.2 % too small

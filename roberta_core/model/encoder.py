@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from roberta_core.model.attention import attend
+from roberta_core.model import layer_function
+from roberta_core.model.attention import additive, attend, is_written_out
 from roberta_core.model.config import RobertaConfig
 from roberta_core.model.dropout import Dropout
 from roberta_core.model.isolation import Isolation, attend_within
@@ -79,7 +80,7 @@ class SelfAttention(nn.Module):
         self.dropout_prob = config.attention_probs_dropout_prob
 
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
-        """`hidden` [B, L, D] -> [B, L, D]. `seen`: the tokens that one sees: bool [B, 1, 1, L], an `Isolation`, or None: all."""
+        """`hidden` [B, L, D] -> [B, L, D]. `seen`: the tokens that one sees: [B, 1, 1, L], an `Isolation`, or None: all."""
         batch, length, width = hidden.shape
         weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
         bias = torch.cat((self.query.bias, self.key.bias, self.value.bias))
@@ -152,14 +153,21 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config)
+        dropped = config.attention_probs_dropout_prob, config.hidden_dropout_prob
+        self._settings = layer_function.Settings(config.num_attention_heads, *dropped, config.layer_norm_eps)
 
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
+        if self.training and layer_function.is_possible(hidden, self._settings):
+            seen = seen.mask if isinstance(seen, Isolation) else seen
+            return layer_function.apply(hidden, seen, self._settings, list(self.parameters()))
         hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
     def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed."""
+        if self.training and layer_function.is_possible(hidden, self._settings):
+            return layer_function.apply(hidden, seen, self._settings, list(self.parameters()), first=True)
         hidden = self.attention.first(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
@@ -205,6 +213,8 @@ class Roberta(nn.Module):
         seen: torch.Tensor | Isolation | None = isolation
         if isolation is None and attention_mask is not None:
             seen = attention_mask.bool()[:, None, None, :]
+            if is_written_out(hidden, hidden.shape[1], 0.0):
+                seen = additive(seen, hidden.dtype)  # once, not in every layer
         *lower, last = self.encoder.layer
         for layer in lower:
             hidden = layer(hidden, seen)

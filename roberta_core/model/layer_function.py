@@ -1,0 +1,177 @@
+"""A whole layer as one autograd function: forward and backward pass written out, for training on a CPU.
+
+Operation by operation, a layer is some forty calls that torch records and goes through again, and on short batches of a
+small model the calls cost as much as the arithmetic. Written out, there is nothing to record, and what torch does in passes of
+their own goes into the matrix products: dropout's scale as the product's factor, forward and backward; the gradient of a
+residual as what a product is added to. The weights, the order of dropout's draws and the result are those of the modules in
+`encoder`, up to rounding (each sum that a product takes in is rounded once instead of twice).
+
+The price: this file says a second time what `encoder.Layer` says. Tests hold the two against each other.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from roberta_core.model.attention import additive, by_heads, by_tokens, is_written_out, mix, of_mixed
+from roberta_core.model.dropout import is_fast, keep_mask, kept_scale, masked
+
+_aten = torch.ops.aten
+
+
+class Settings(NamedTuple):
+    """What a layer has beside its weights.
+
+    Attributes:
+        heads: of its attention.
+        of_probs, of_hidden: shares that are dropped, 0 in evaluation.
+        eps: of its layer norms.
+    """
+
+    heads: int
+    of_probs: float
+    of_hidden: float
+    eps: float
+
+
+def is_possible(hidden: torch.Tensor, settings: Settings) -> bool:
+    """Whether this function takes a layer's input: in training on a CPU, in float32 or bfloat16, rows that are not long.
+
+    Args:
+        hidden: [B, L, D].
+        settings: of the layer.
+    """
+    device = hidden.device.type
+    typed = not torch.is_autocast_enabled(device) or hidden.dtype == torch.get_autocast_dtype(device)
+    written_out = is_written_out(hidden, hidden.shape[1], settings.of_probs) and is_fast(hidden, settings.of_hidden)
+    return typed and written_out and torch.is_grad_enabled()
+
+
+class _Added(NamedTuple):
+    """What the backward pass of a residual block needs; `inner` [T, width], the rest [T, D] and [T, 1]."""
+
+    inner: torch.Tensor
+    weight: torch.Tensor
+    keep: torch.Tensor | None
+    total: torch.Tensor
+    mean: torch.Tensor
+    rstd: torch.Tensor
+    norm_weight: torch.Tensor
+    norm_bias: torch.Tensor
+
+
+def _add(inner, residual, weight, bias, norm_weight, norm_bias, settings: Settings) -> tuple[torch.Tensor, _Added]:
+    """The layer norm of `residual` + dropout(`inner` · `weight`ᵀ + `bias`), [T, D]."""
+    scale = kept_scale(settings.of_hidden)
+    total = torch.addmm(bias, inner, weight.t(), beta=scale, alpha=scale)
+    keep = None
+    if settings.of_hidden:
+        keep = keep_mask(total.shape, settings.of_hidden, total.dtype)
+        total.view(keep.dtype).bitwise_and_(keep)
+    total.add_(residual)
+    normed, mean, rstd = torch.native_layer_norm(total, total.shape[1:], norm_weight, norm_bias, settings.eps)
+    return normed.to(total.dtype), _Added(inner, weight, keep, total, mean, rstd, norm_weight, norm_bias)
+
+
+def _of_added(gradient: torch.Tensor, held: _Added, settings: Settings) -> tuple[torch.Tensor, ...]:
+    """Gradients of inner, residual, weight, bias and the norm's two from that of `_add`'s result."""
+    of_total, of_norm_weight, of_norm_bias = _aten.native_layer_norm_backward(
+        gradient, held.total, held.total.shape[1:], held.mean, held.rstd, held.norm_weight, held.norm_bias, [True] * 3
+    )
+    scale = kept_scale(settings.of_hidden)
+    of_product = of_total if held.keep is None else masked(of_total, held.keep)
+    nothing = of_product.new_empty(())
+    of_weight = torch.addmm(nothing, of_product.t(), held.inner, beta=0, alpha=scale)
+    of_bias = of_product.sum(0).mul_(scale)
+    of_inner = torch.addmm(nothing, of_product, held.weight, beta=0, alpha=scale)
+    return of_inner, of_total, of_weight, of_bias, of_norm_weight, of_norm_bias
+
+
+class _Layer(torch.autograd.Function):
+    """One post-layer-norm layer. R rows of width D come out: all B · L tokens, or the B first ones."""
+
+    @staticmethod
+    def forward(
+        ctx, hidden: torch.Tensor, bias: torch.Tensor | None, settings: Settings, first: bool, *weights: torch.Tensor
+    ):
+        query, query_bias, key, key_bias, value, value_bias, out, out_bias, *out_norm = weights[:10]
+        up, up_bias, down, down_bias, *down_norm = weights[10:]
+        dtype, (batch, length, width), heads = hidden.dtype, hidden.shape, settings.heads
+        query, query_bias, out, out_bias, up, up_bias, down, down_bias = (
+            each.to(dtype) for each in (query, query_bias, out, out_bias, up, up_bias, down, down_bias)
+        )
+        tokens = hidden.reshape(-1, width)
+        own = hidden[:, 0].contiguous() if first else tokens
+        of_all = (key, value) if first else (query, key, value)
+        joined = torch.cat(of_all).to(dtype)
+        biases = (key_bias, value_bias) if first else (query_bias, key_bias, value_bias)
+        projected = torch.addmm(torch.cat(biases).to(dtype), tokens, joined.t())
+        parts = by_heads(projected.view(batch, length, len(of_all), heads, width // heads))
+        if first:
+            parts = torch.addmm(query_bias, own, query.t()).view(batch * heads, 1, -1), *parts
+        mixed, attention = mix(*parts, bias, settings.of_probs)
+        mixed = by_tokens(mixed[None], heads).view(own.shape)
+        attended, one = _add(mixed, own, out, out_bias, *out_norm, settings)
+        wide = torch.addmm(up_bias, attended, up.t())
+        result, two = _add(F.gelu(wide), attended, down, down_bias, *down_norm, settings)
+        ctx.settings, ctx.first, ctx.shape = settings, first, hidden.shape
+        ctx.save_for_backward(tokens, own, query, joined, attended, up, wide, *attention, *one, *two)
+        return result.view(batch, -1, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor):
+        settings, first, (batch, length, width) = ctx.settings, ctx.first, ctx.shape
+        tokens, own, query, joined, attended, up, wide, *rest = ctx.saved_tensors
+        attention, one, two = rest[:5], _Added(*rest[5:13]), _Added(*rest[13:])
+        of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings)
+        of_wide = _aten.gelu_backward(of_active, wide)
+        of_up = of_wide.t() @ attended, of_wide.sum(0)
+        of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings)
+
+        of_mix = by_heads(of_mix.view(batch, -1, 1, settings.heads, width // settings.heads))[0]
+        result = tokens.new_empty(len(joined) // width, *attention[1].shape)
+        of_parts = (torch.empty_like(attention[0]), *result) if first else result
+        of_mixed(of_mix, attention, settings.of_probs, *of_parts)
+        of_projected = by_tokens(result, settings.heads).view(len(tokens), -1)
+        of_weights = (of_projected.t() @ tokens).split(width)
+        of_biases = of_projected.sum(0).split(width)
+        if first:
+            of_query = of_parts[0].view(batch, width)
+            of_weights = of_query.t() @ own, *of_weights
+            of_biases = of_query.sum(0), *of_biases
+        of_qkv = [part for each in zip(of_weights, of_biases) for part in each]
+
+        of_hidden = None
+        if ctx.needs_input_grad[0] and first:
+            of_hidden = (of_projected @ joined).view(ctx.shape)
+            of_hidden[:, 0] += torch.addmm(of_own, of_query, query)
+        elif ctx.needs_input_grad[0]:
+            of_hidden = torch.addmm(of_own, of_projected, joined).view(ctx.shape)
+        return of_hidden, None, None, None, *of_qkv, *of_out, *of_up, *of_down
+
+
+def apply(
+    hidden: torch.Tensor,
+    seen: torch.Tensor | None,
+    settings: Settings,
+    weights: list[torch.Tensor],
+    first: bool = False,
+) -> torch.Tensor:
+    """The layer's output.
+
+    Args:
+        hidden: [B, L, D].
+        seen: broadcasts to [B, H, L, L]: true where a token sees another, or `attention.additive` of that. None: all see all.
+        settings: of the layer.
+        weights: weight and bias of query, key, value, attention's output, its norm, the widening map, the narrowing map and
+            its norm. Those of maps are cast to the type of `hidden` where they have another.
+        first: the first token's output alone; `seen` then broadcasts to [B, H, 1, L].
+
+    Returns:
+        [B, L, D], or [B, 1, D] with `first`.
+    """
+    with torch.autocast("cpu", enabled=False):
+        return _Layer.apply(hidden, additive(seen, hidden.dtype), settings, first, *weights)
