@@ -43,7 +43,12 @@ def by_tokens(parts: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def mix(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, p: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    keep: torch.Tensor | None,
+    p: float,
 ) -> tuple[torch.Tensor, tuple]:
     """Attention's forward pass by itself.
 
@@ -51,7 +56,8 @@ def mix(
         query: [N, Q, E].
         key, value: [N, L, E].
         bias: of `additive`; broadcasts to [B, H, Q, L].
-        p: share of the probabilities to drop.
+        keep: a mask of `dropout`, [N, Q, L], where probabilities are dropped.
+        p: the share that is.
 
     Returns:
         [N, Q, E], and what `of_mixed` needs.
@@ -62,7 +68,6 @@ def mix(
     if bias is not None:
         scores.view(len(bias), -1, *scores.shape[1:]).add_(bias)
     probs = torch.softmax(scores, -1, out=scores)
-    keep = keep_mask(probs.shape, p, probs.dtype) if p else None
     used = probs if keep is None else masked(probs, keep)
     mixed = torch.baddbmm(query.new_empty(()), used, value, beta=0, alpha=kept_scale(p))
     return mixed, (query, key, value, probs, keep)
@@ -97,7 +102,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv: torch.Tensor, bias: torch.Tensor | None, p: float) -> torch.Tensor:
         batch, length, _, heads, _ = qkv.shape
-        mixed, held = mix(*by_heads(qkv), bias, p)
+        keep = keep_mask((batch * heads, length, length), p, qkv.dtype) if p else None
+        mixed, held = mix(*by_heads(qkv), bias, keep, p)
         ctx.p, ctx.heads = p, heads
         ctx.save_for_backward(*held)
         return by_tokens(mixed[None], heads).view(batch, length, -1)

@@ -10,7 +10,9 @@ dropped share is a multiple of 1/65,536 (0.1 becomes 0.100006); the kept values 
 biased. On a GPU, in a compiled graph, and for other types than float32 and bfloat16, torch's own dropout runs.
 """
 
+import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -37,19 +39,27 @@ def random_bits(count: int, seed: int, first: int | None = None) -> torch.Tensor
 
     With `first`, each value becomes 0 if it is below `first`, else -1, while its block is in the cache.
     """
-    words = np.empty(-(-count // 4), np.uint64)
+    size = -(-count // 4)
+    blocks = -(-size // BLOCK_WORDS)
+
+    def block(number: int) -> np.ndarray:
+        length = min(BLOCK_WORDS, size - number * BLOCK_WORDS)
+        words = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(number,))).random_raw(length)
+        if first is not None:  # clamped, first - 1 or first are left; taken from first - 1, that is 0 or -1
+            values = words.view(np.int16)
+            np.clip(values, first - 1, first, out=values)
+            np.subtract(first - 1, values, out=values)
+        return words
+
+    if blocks == 1:
+        return torch.from_numpy(block(0).view(np.int16)[:count])
+    words = np.empty(size, np.uint64)
 
     def fill(numbers: range) -> None:
         for number in numbers:
-            block = words[number * BLOCK_WORDS : (number + 1) * BLOCK_WORDS]
-            block[:] = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(number,))).random_raw(len(block))
-            if first is not None:  # clamped, first - 1 or first are left; taken from first - 1, that is 0 or -1
-                values = block.view(np.int16)
-                np.clip(values, first - 1, first, out=values)
-                np.subtract(first - 1, values, out=values)
+            words[number * BLOCK_WORDS : (number + 1) * BLOCK_WORDS] = block(number)
 
-    blocks = -(-len(words) // BLOCK_WORDS)
-    threads = max(1, min(torch.get_num_threads(), len(words) // WORDS_A_THREAD))
+    threads = max(1, min(torch.get_num_threads(), size // WORDS_A_THREAD))
     shares = [range(blocks * thread // threads, blocks * (thread + 1) // threads) for thread in range(threads)]
     others = [_pool().submit(fill, share) for share in shares[1:]]
     fill(shares[0])
@@ -68,17 +78,23 @@ def kept_scale(p: float) -> float:
     return 1.0 / (1.0 - dropped_share(p))
 
 
-def keep_mask(shape: torch.Size | tuple[int, ...], p: float, dtype: torch.dtype) -> torch.Tensor:
-    """A mask as bits: -1 (all ones) where an element is kept, 0 where it is dropped.
+def keep_masks(shapes: Sequence[Sequence[int]], p: float, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Masks as bits: -1 (all ones) where an element is kept, 0 where it is dropped. One draw for all: to begin one takes as
+    long as to fill a small mask.
 
     Args:
-        shape: of the values.
+        shapes: of the values of each.
         p: share to drop, from 1/131,072 to 1 - 1/131,072.
-        dtype: of the values, float32 or bfloat16: the mask is an integer of the same width.
+        dtype: of the values, float32 or bfloat16: the masks are integers of the same width.
     """
-    count = int(np.prod(shape))
-    keep = random_bits(count, int(torch.randint(1 << 62, ())), round(p * LEVELS) - LEVELS // 2)
-    return keep.to(_BITS_OF[dtype]).view(shape)
+    counts = [math.prod(shape) for shape in shapes]
+    keep = random_bits(sum(counts), int(torch.randint(1 << 62, ())), round(p * LEVELS) - LEVELS // 2)
+    return [part.view(*shape) for part, shape in zip(keep.to(_BITS_OF[dtype]).split(counts), shapes)]
+
+
+def keep_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> torch.Tensor:
+    """One of `keep_masks`."""
+    return keep_masks([shape], p, dtype)[0]
 
 
 def masked(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

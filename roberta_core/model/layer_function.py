@@ -9,6 +9,7 @@ residual as what a product is added to. The weights, the order of dropout's draw
 The price: this file says a second time what `encoder.Layer` says. Tests hold the two against each other.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from roberta_core.model.attention import additive, by_heads, by_tokens, is_written_out, mix, of_mixed
-from roberta_core.model.dropout import is_fast, keep_mask, kept_scale, masked
+from roberta_core.model.dropout import is_fast, keep_mask, keep_masks, kept_scale, masked
 
 _aten = torch.ops.aten
 
@@ -50,7 +51,15 @@ def is_possible(hidden: torch.Tensor, settings: Settings) -> bool:
 
 
 class _Added(NamedTuple):
-    """What the backward pass of a residual block needs; `inner` [T, width], the rest [T, D] and [T, 1]."""
+    """What the backward pass of a residual block needs.
+
+    Attributes:
+        inner: [R, width].
+        weight: [D, width].
+        keep, total: [R, D].
+        mean, rstd: of the norm, [R, 1].
+        norm_weight, norm_bias: [D].
+    """
 
     inner: torch.Tensor
     weight: torch.Tensor
@@ -62,13 +71,21 @@ class _Added(NamedTuple):
     norm_bias: torch.Tensor
 
 
-def _add(inner, residual, weight, bias, norm_weight, norm_bias, settings: Settings) -> tuple[torch.Tensor, _Added]:
-    """The layer norm of `residual` + dropout(`inner` · `weight`ᵀ + `bias`), [T, D]."""
+def _masks(settings: Settings, probs: Sequence[int], hidden: Sequence[int], dtype: torch.dtype) -> list:
+    """What is kept of the probabilities, and twice of hidden states; None where nothing is dropped."""
+    shapes, shares = [probs, hidden, hidden], [settings.of_probs, settings.of_hidden, settings.of_hidden]
+    if settings.of_probs == settings.of_hidden and settings.of_probs:
+        return keep_masks(shapes, settings.of_probs, dtype)
+    return [keep_mask(shape, p, dtype) if p else None for shape, p in zip(shapes, shares)]
+
+
+def _add(
+    inner, residual, weight, bias, norm_weight, norm_bias, keep, settings: Settings
+) -> tuple[torch.Tensor, _Added]:
+    """The layer norm of `residual` + dropout(`inner` · `weight`ᵀ + `bias`), [R, D]."""
     scale = kept_scale(settings.of_hidden)
     total = torch.addmm(bias, inner, weight.t(), beta=scale, alpha=scale)
-    keep = None
-    if settings.of_hidden:
-        keep = keep_mask(total.shape, settings.of_hidden, total.dtype)
+    if keep is not None:
         total.view(keep.dtype).bitwise_and_(keep)
     total.add_(residual)
     normed, mean, rstd = torch.native_layer_norm(total, total.shape[1:], norm_weight, norm_bias, settings.eps)
@@ -111,11 +128,12 @@ class _Layer(torch.autograd.Function):
         parts = by_heads(projected.view(batch, length, len(of_all), heads, width // heads))
         if first:
             parts = torch.addmm(query_bias, own, query.t()).view(batch * heads, 1, -1), *parts
-        mixed, attention = mix(*parts, bias, settings.of_probs)
+        of_probs, *of_hidden = _masks(settings, (batch * heads, len(own) // batch, length), own.shape, dtype)
+        mixed, attention = mix(*parts, bias, of_probs, settings.of_probs)
         mixed = by_tokens(mixed[None], heads).view(own.shape)
-        attended, one = _add(mixed, own, out, out_bias, *out_norm, settings)
+        attended, one = _add(mixed, own, out, out_bias, *out_norm, of_hidden[0], settings)
         wide = torch.addmm(up_bias, attended, up.t())
-        result, two = _add(F.gelu(wide), attended, down, down_bias, *down_norm, settings)
+        result, two = _add(F.gelu(wide), attended, down, down_bias, *down_norm, of_hidden[1], settings)
         ctx.settings, ctx.first, ctx.shape = settings, first, hidden.shape
         ctx.save_for_backward(tokens, own, query, joined, attended, up, wide, *attention, *one, *two)
         return result.view(batch, -1, width)
@@ -123,7 +141,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: torch.Tensor):
-        settings, first, (batch, length, width) = ctx.settings, ctx.first, ctx.shape
+        settings, first, (batch, _, width) = ctx.settings, ctx.first, ctx.shape
         tokens, own, query, joined, attended, up, wide, *rest = ctx.saved_tensors
         attention, one, two = rest[:5], _Added(*rest[5:13]), _Added(*rest[13:])
         of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings)

@@ -62,8 +62,10 @@ def test_the_weights_are_those_of_autocast_and_adamw(encoder, precision, more, c
     for name, weight in plain.named_parameters():
         found = model.get_parameter(name)
         assert found.dtype == torch.float32 and found.is_contiguous()
-        if clip_norm:  # the norm is summed in another order
-            torch.testing.assert_close(found, weight, atol=1e-6, rtol=1e-5)
+        if (
+            clip_norm
+        ):  # the norm is summed in another order; where that turns a bfloat16, a hundredth of an update follows
+            torch.testing.assert_close(found, weight, atol=2e-5 if precision == "bf16" else 1e-6, rtol=1e-5)
         else:
             assert torch.equal(found, weight), name
 
@@ -102,6 +104,32 @@ def test_it_goes_on_from_its_state_with_the_same_bits(encoder):
     train(other, fresh, encoder, "bf16", [2])
     with masters.exact(), fresh.exact():
         assert all(torch.equal(each, other.state_dict()[name]) for name, each in model.state_dict().items())
+
+
+def test_rows_of_the_table_are_cleared_that_the_last_batch_touched(encoder):
+    """Gradients come as rows, then of other rows, then not at all, then whole: each time the place holds what autograd gives."""
+    model, plain = build(encoder, RECIPE), build(encoder, RECIPE)
+    masters = Masters(model, groups(model, RECIPE), "fp32", 0.0)
+    table, expected = (each.roberta.embeddings.word_embeddings for each in (model, plain))
+    assert table.sparse and not expected.sparse
+    group, place = next(
+        (group, place)
+        for group in masters._groups
+        for weight, place in zip(group.weights, group.gradients)
+        if weight is table.weight
+    )
+    for ids in ([5, 7, 7], [7, 9], None, [3], "whole", [4, 4]):
+        expected.weight.grad = None
+        for part in (table, expected):
+            if ids == "whole":
+                part.weight.square().sum().backward()
+            elif ids:
+                part(torch.tensor(ids)).square().sum().backward()
+        group.gather()
+        assert torch.equal(place, torch.zeros_like(place) if ids is None else expected.weight.grad), ids
+        assert table.weight.grad is None
+    masters.release()
+    assert not table.sparse
 
 
 def test_a_weight_without_part_in_the_loss_stays(encoder):

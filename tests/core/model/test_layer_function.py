@@ -7,6 +7,7 @@ import torch
 
 from roberta_core.model import RobertaConfig, layer_function
 from roberta_core.model.attention import LONGEST
+from roberta_core.model.dropout import keep_mask
 from roberta_core.model.encoder import Layer
 from roberta_core.model.isolation import isolate
 
@@ -42,6 +43,14 @@ def by_modules(layer: Layer, hidden: torch.Tensor, seen: torch.Tensor | None, fi
     return layer.output(layer.intermediate(between), between)
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Masks are drawn as the modules draw them, which is not together."""
+    monkeypatch.setattr(
+        layer_function, "keep_masks", lambda shapes, p, dtype: [keep_mask(shape, p, dtype) for shape in shapes]
+    )
+
+
 def both(layer: Layer, seen: torch.Tensor | None, dtype: torch.dtype, first: bool = False) -> list[dict]:
     """Output and gradients of the function and of the modules, from the same input, draws and gradient."""
     generator = torch.Generator().manual_seed(1)
@@ -70,7 +79,7 @@ def expect_alike(found: list[dict], tolerance: float) -> None:
 
 @pytest.mark.parametrize("seen", ["dense", "padded", "blocks"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
-def test_all_tokens(seen, dtype, tolerance):
+def test_all_tokens(one_by_one, seen, dtype, tolerance):
     expect_alike(both(layer_of(CONFIG), masks()[seen], dtype), tolerance)
 
 
@@ -114,7 +123,8 @@ def test_gradients_are_those_of_differences(first):
     weights = [drawn(*shape) for shape in [*[square, vector] * 4, vector, vector, *wide, vector, vector]]
     seen = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -1e4]], dtype=torch.float64)[:, None, None, :]
     assert torch.autograd.gradcheck(
-        lambda hidden, *each: layer_function.apply(hidden, seen, settings, list(each), first), (drawn(2, 3, width), *weights)
+        lambda hidden, *each: layer_function.apply(hidden, seen, settings, list(each), first),
+        (drawn(2, 3, width), *weights),
     )
 
 
