@@ -45,7 +45,7 @@ def train(model, masters, encoder, precision, steps=(0, 1, 2)):
 @pytest.mark.parametrize("clip_norm", [0.0, 0.1])
 def test_the_weights_are_those_of_autocast_and_adamw(encoder, precision, more, clip_norm):
     recipe = replace(RECIPE, precision=precision, clip_norm=clip_norm, **more)
-    plain, model = build(encoder, recipe), build(encoder, recipe)
+    start, plain, model = (build(encoder, recipe) for _ in range(3))
     optimizer = torch.optim.AdamW(groups(plain, recipe), betas=BETAS, eps=EPS, fused=True)
     for step, lr in enumerate(RATES):
         backward(plain, encoder, step, precision)
@@ -64,8 +64,9 @@ def test_the_weights_are_those_of_autocast_and_adamw(encoder, precision, more, c
         assert found.dtype == torch.float32 and found.is_contiguous()
         if (
             clip_norm
-        ):  # the norm is summed in another order; where that turns a bfloat16, a hundredth of an update follows
-            torch.testing.assert_close(found, weight, atol=2e-5 if precision == "bf16" else 1e-6, rtol=1e-5)
+        ):  # the norm is summed in another order, and what that turns in bfloat16 moves single elements more
+            change = (weight - start.get_parameter(name)).norm()
+            assert (found - weight).norm() <= (2e-3 if precision == "bf16" else 1e-4) * change + 1e-6, name
         else:
             assert torch.equal(found, weight), name
 
