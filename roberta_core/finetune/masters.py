@@ -31,19 +31,26 @@ class _Group:
     """Weights with one learning rate and one decay.
 
     Attributes:
+        share: of the learning rate.
+        weight_decay: as a share of the learning rate.
         names: of the weights.
         weights: the model's own parameters; views of `rounded` (they come first) or of `flat`.
         masters: views of `flat`, shaped as the weights.
-        flat: float32, all masters, with a gradient of its own.
+        flat, gradient: float32, all masters and their gradient.
+        moments: AdamW's, float32: the number of updates, and two as long as `flat`.
         rounded: bfloat16, copies of the first masters.
-        gradients: views of the flat gradient, shaped as the weights.
+        gradients: views of `gradient`, shaped as the weights.
         touched: for weights whose last gradient came as rows, which rows.
     """
 
+    share: float
+    weight_decay: float
     names: list[str]
     weights: list[nn.Parameter]
     masters: list[torch.Tensor]
-    flat: nn.Parameter
+    flat: torch.Tensor
+    gradient: torch.Tensor
+    moments: dict[str, torch.Tensor]
     rounded: torch.Tensor
     gradients: list[torch.Tensor]
     touched: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -69,6 +76,21 @@ class _Group:
         if places:
             torch._foreach_copy_(places, found)
 
+    def update(self, lr: float, scale: torch.Tensor | None) -> None:
+        """AdamW by torch's fused kernel, called straight: around the two calls `torch.optim` takes as long as ten small products.
+
+        Args:
+            lr: before the group's share.
+            scale: what gradients are divided by.
+        """
+        updates, *moments = (self.moments[name] for name in MOMENTS)
+        updates += 1
+        torch._fused_adamw_(
+            [self.flat], [self.gradient], *([each] for each in moments), [], [updates],
+            lr=lr * self.share, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.weight_decay, eps=EPS,
+            amsgrad=False, maximize=False, grad_scale=scale,
+        )  # fmt: skip
+
 
 class Masters:
     """Holds and updates the trained weights of a model.
@@ -85,30 +107,23 @@ class Masters:
         maps = [part for part in model.modules() if precision == "bf16" and isinstance(part, nn.Linear)]
         rounded = {weight for part in maps for weight in part.parameters(recurse=False)}
         names = {weight: name for name, weight in model.named_parameters()}
-        self._groups = [_flattened(group["params"], rounded, names) for group in groups]
+        self._groups = [_flattened(group, rounded, names) for group in groups]
         words = model.roberta.embeddings.word_embeddings
         self._by_rows = [words] if words.weight.requires_grad and words.weight.device.type == "cpu" else []
         self._set_sparse(True)
-        self._optimizer = torch.optim.AdamW(
-            [{**settings, "params": [group.flat]} for settings, group in zip(groups, self._groups)],
-            betas=BETAS,
-            eps=EPS,
-            fused=True,
-        )
         self._round()
 
     def step(self, lr: float) -> None:
         """One update by the gradients that the model's weights hold, which are dropped."""
         for group in self._groups:
             group.gather()
+        scale = None
         if self._clip_norm:
-            norms = [torch.linalg.vector_norm(group.flat.grad) for group in self._groups]
+            norms = [torch.linalg.vector_norm(group.gradient) for group in self._groups]
             norm = torch.linalg.vector_norm(torch.stack(norms))
-            # AdamW's kernel divides by it; torch's `clip_grad_norm_` adds 1e-6 too
-            self._optimizer.grad_scale = ((norm + 1e-6) / self._clip_norm).clamp(min=1.0)
-        for settings in self._optimizer.param_groups:
-            settings["lr"] = lr * settings["share"]
-        self._optimizer.step()
+            scale = ((norm + 1e-6) / self._clip_norm).clamp(min=1.0)  # torch's `clip_grad_norm_` adds 1e-6, too
+        for group in self._groups:
+            group.update(lr, scale)
         self._round()
 
     def finite(self) -> bool:
@@ -121,7 +136,7 @@ class Masters:
 
     def _round(self) -> None:
         for group in self._groups:
-            group.rounded.copy_(group.flat.detach()[: len(group.rounded)])
+            group.rounded.copy_(group.flat[: len(group.rounded)])
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -148,7 +163,7 @@ class Masters:
         """AdamW's moments by `<moment>.<weight>`, shaped as the weights; none before the first update."""
         found = {}
         for group in self._groups:
-            for moment, flat in self._optimizer.state.get(group.flat, {}).items():
+            for moment, flat in group.moments.items() if group.moments["step"] else ():
                 parts = [flat] * len(group.names) if moment == "step" else _views(flat, group.masters)
                 found |= {f"{moment}.{name}": part for name, part in zip(group.names, parts)}
         return found
@@ -158,27 +173,26 @@ class Masters:
         for group in self._groups:
             if f"step.{group.names[0]}" not in state:
                 continue
-            held = {moment: [state[f"{moment}.{name}"] for name in group.names] for moment in MOMENTS}
-            self._optimizer.state[group.flat] = {
-                moment: (parts[0].clone() if moment == "step" else torch.cat([part.reshape(-1) for part in parts])).to(
-                    group.flat.device
-                )
-                for moment, parts in held.items()
-            }
+            for moment, flat in group.moments.items():
+                held = [state[f"{moment}.{name}"] for name in group.names]
+                flat.copy_(held[0] if moment == "step" else torch.cat([part.reshape(-1) for part in held]))
 
 
-def _flattened(params: list[nn.Parameter], rounded: set[nn.Parameter], names: dict[nn.Parameter, str]) -> _Group:
+def _flattened(group: dict, rounded: set[nn.Parameter], names: dict[nn.Parameter, str]) -> _Group:
     """The group of these weights, which become views."""
-    weights = sorted(params, key=lambda weight: weight not in rounded)
-    flat = nn.Parameter(torch.cat([weight.detach().reshape(-1) for weight in weights]))
-    flat.grad = torch.zeros_like(flat)
-    masters = _views(flat.detach(), weights)
+    weights = sorted(group["params"], key=lambda weight: weight not in rounded)
+    flat = torch.cat([weight.detach().reshape(-1) for weight in weights])
+    gradient, *moments = (torch.zeros_like(flat) for _ in MOMENTS)
+    moments = dict(zip(MOMENTS, (flat.new_zeros(()), *moments)))
+    masters = _views(flat, weights)
     first = [weight for weight in weights if weight in rounded]
     copies = flat.new_empty(sum(weight.numel() for weight in first), dtype=torch.bfloat16)
     for weight, values in zip(weights, _views(copies, first) + masters[len(first) :]):
         weight.data = values
-    gradients = _views(flat.grad, weights)
-    return _Group([names[weight] for weight in weights], weights, masters, flat, copies, gradients)
+    return _Group(
+        group["share"], group["weight_decay"], [names[weight] for weight in weights], weights, masters, flat, gradient,
+        moments, copies, _views(gradient, weights),
+    )  # fmt: skip
 
 
 def _views(flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]:
