@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from roberta_core.model.attention import additive, by_heads, by_tokens, is_written_out, mix, of_mixed
 from roberta_core.model.dropout import is_fast, keep_mask, keep_masks, kept_scale, masked
+from roberta_core.model.first_token import mix_first, of_mixed_first
 
 _aten = torch.ops.aten
 
@@ -106,6 +107,34 @@ def _of_added(gradient: torch.Tensor, held: _Added, settings: Settings) -> tuple
     return of_inner, of_total, of_weight, of_bias, of_norm_weight, of_norm_bias
 
 
+def _mix_all(
+    hidden: torch.Tensor, bias: torch.Tensor | None, keep: torch.Tensor | None, p: float, heads: int, weights: list
+) -> tuple[torch.Tensor, tuple]:
+    """What all tokens take from one another: as `first_token.mix_first`, but for all [B · L, D]."""
+    batch, length, width = hidden.shape
+    tokens = hidden.reshape(-1, width)
+    joined = torch.cat(weights[::2])
+    projected = torch.addmm(torch.cat(weights[1::2]), tokens, joined.t())
+    mixed, held = mix(*by_heads(projected.view(batch, length, 3, heads, width // heads)), bias, keep, p)
+    return by_tokens(mixed[None], heads).view(tokens.shape), (tokens, joined, *held)
+
+
+def _of_mixed_all(
+    gradient: torch.Tensor, held: tuple, p: float, of_own: torch.Tensor, wants_hidden: bool
+) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """As `first_token.of_mixed_first`; gradients are [B · L, D]."""
+    tokens, joined, *attention = held
+    width = tokens.shape[1]
+    count, length, head_width = attention[0].shape
+    heads = width // head_width
+    result = tokens.new_empty(3, *attention[0].shape)
+    of_mixed(by_heads(gradient.view(count // heads, length, 1, heads, head_width))[0], attention, p, *result)
+    of_projected = by_tokens(result, heads).view(len(tokens), 3 * width)
+    of_weights, of_biases = of_projected.t() @ tokens, of_projected.sum(0)
+    of_hidden = torch.addmm(of_own, of_projected, joined) if wants_hidden else None
+    return of_hidden, [part for each in zip(of_weights.split(width), of_biases.split(width)) for part in each]
+
+
 class _Layer(torch.autograd.Function):
     """One post-layer-norm layer. R rows of width D come out: all B · L tokens, or the B first ones."""
 
@@ -113,61 +142,37 @@ class _Layer(torch.autograd.Function):
     def forward(
         ctx, hidden: torch.Tensor, bias: torch.Tensor | None, settings: Settings, first: bool, *weights: torch.Tensor
     ):
-        query, query_bias, key, key_bias, value, value_bias, out, out_bias, *out_norm = weights[:10]
-        up, up_bias, down, down_bias, *down_norm = weights[10:]
-        dtype, (batch, length, width), heads = hidden.dtype, hidden.shape, settings.heads
-        query, query_bias, out, out_bias, up, up_bias, down, down_bias = (
-            each.to(dtype) for each in (query, query_bias, out, out_bias, up, up_bias, down, down_bias)
+        dtype, (batch, length, width) = hidden.dtype, hidden.shape
+        one_norm, two_norm = weights[8:10], weights[14:]
+        *of_qkv, out, out_bias, up, up_bias, down, down_bias = (
+            each.to(dtype) for each in (*weights[:8], *weights[10:14])
         )
-        tokens = hidden.reshape(-1, width)
-        own = hidden[:, 0].contiguous() if first else tokens
-        of_all = (key, value) if first else (query, key, value)
-        joined = torch.cat(of_all).to(dtype)
-        biases = (key_bias, value_bias) if first else (query_bias, key_bias, value_bias)
-        projected = torch.addmm(torch.cat(biases).to(dtype), tokens, joined.t())
-        parts = by_heads(projected.view(batch, length, len(of_all), heads, width // heads))
-        if first:
-            parts = torch.addmm(query_bias, own, query.t()).view(batch * heads, 1, -1), *parts
-        of_probs, *of_hidden = _masks(settings, (batch * heads, len(own) // batch, length), own.shape, dtype)
-        mixed, attention = mix(*parts, bias, of_probs, settings.of_probs)
-        mixed = by_tokens(mixed[None], heads).view(own.shape)
-        attended, one = _add(mixed, own, out, out_bias, *out_norm, of_hidden[0], settings)
+        own = hidden[:, 0].contiguous() if first else hidden.reshape(-1, width)
+        of_probs, *of_hidden = _masks(
+            settings, (batch * settings.heads, 1 if first else length, length), own.shape, dtype
+        )
+        mix = mix_first if first else _mix_all
+        mixed, attention = mix(hidden, bias, of_probs, settings.of_probs, settings.heads, of_qkv)
+        attended, one = _add(mixed, own, out, out_bias, *one_norm, of_hidden[0], settings)
         wide = torch.addmm(up_bias, attended, up.t())
-        result, two = _add(F.gelu(wide), attended, down, down_bias, *down_norm, of_hidden[1], settings)
+        result, two = _add(F.gelu(wide), attended, down, down_bias, *two_norm, of_hidden[1], settings)
         ctx.settings, ctx.first, ctx.shape = settings, first, hidden.shape
-        ctx.save_for_backward(tokens, own, query, joined, attended, up, wide, *attention, *one, *two)
+        ctx.save_for_backward(attended, up, wide, *one, *two, *attention)
         return result.view(batch, -1, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: torch.Tensor):
-        settings, first, (batch, _, width) = ctx.settings, ctx.first, ctx.shape
-        tokens, own, query, joined, attended, up, wide, *rest = ctx.saved_tensors
-        attention, one, two = rest[:5], _Added(*rest[5:13]), _Added(*rest[13:])
+        settings, width = ctx.settings, ctx.shape[-1]
+        attended, up, wide, *rest = ctx.saved_tensors
+        one, two, attention = _Added(*rest[:8]), _Added(*rest[8:16]), rest[16:]
         of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings)
         of_wide = _aten.gelu_backward(of_active, wide)
         of_up = of_wide.t() @ attended, of_wide.sum(0)
         of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings)
-
-        of_mix = by_heads(of_mix.view(batch, -1, 1, settings.heads, width // settings.heads))[0]
-        result = tokens.new_empty(len(joined) // width, *attention[1].shape)
-        of_parts = (torch.empty_like(attention[0]), *result) if first else result
-        of_mixed(of_mix, attention, settings.of_probs, *of_parts)
-        of_projected = by_tokens(result, settings.heads).view(len(tokens), -1)
-        of_weights = (of_projected.t() @ tokens).split(width)
-        of_biases = of_projected.sum(0).split(width)
-        if first:
-            of_query = of_parts[0].view(batch, width)
-            of_weights = of_query.t() @ own, *of_weights
-            of_biases = of_query.sum(0), *of_biases
-        of_qkv = [part for each in zip(of_weights, of_biases) for part in each]
-
-        of_hidden = None
-        if ctx.needs_input_grad[0] and first:
-            of_hidden = (of_projected @ joined).view(ctx.shape)
-            of_hidden[:, 0] += torch.addmm(of_own, of_query, query)
-        elif ctx.needs_input_grad[0]:
-            of_hidden = torch.addmm(of_own, of_projected, joined).view(ctx.shape)
+        back = of_mixed_first if ctx.first else _of_mixed_all
+        of_hidden, of_qkv = back(of_mix, attention, settings.of_probs, of_own, ctx.needs_input_grad[0])
+        of_hidden = None if of_hidden is None else of_hidden.view(ctx.shape)
         return of_hidden, None, None, None, *of_qkv, *of_out, *of_up, *of_down
 
 

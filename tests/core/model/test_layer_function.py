@@ -1,5 +1,6 @@
 """A layer as one function gives what its modules give, forward and backward; its gradients are those of differences, too."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from roberta_core.model import RobertaConfig, layer_function
 from roberta_core.model.attention import LONGEST
-from roberta_core.model.dropout import keep_mask
+from roberta_core.model.dropout import dropped_share, keep_mask
 from roberta_core.model.encoder import Layer
 from roberta_core.model.isolation import isolate
 
@@ -51,13 +52,16 @@ def one_by_one(monkeypatch):
     )
 
 
-def both(layer: Layer, seen: torch.Tensor | None, dtype: torch.dtype, first: bool = False) -> list[dict]:
-    """Output and gradients of the function and of the modules, from the same input, draws and gradient."""
+def both(
+    layer: Layer, seen: torch.Tensor | None, dtype: torch.dtype, first: bool = False, expected: Callable | None = None
+) -> list[dict]:
+    """Output and gradients of the function and of the modules (or of `expected`), from the same input, draws and gradient."""
+    expected = expected or (lambda *each: by_modules(layer, *each, first))
     generator = torch.Generator().manual_seed(1)
     given = torch.randn(B, L, WIDTH, generator=generator).to(dtype)
     weight = torch.randn(B, 1 if first else L, WIDTH, generator=generator).to(dtype)
     found = []
-    for run in (layer.first if first else layer, lambda *each: by_modules(layer, *each, first)):
+    for run in (layer.first if first else layer, expected):
         hidden = given.clone().requires_grad_()
         layer.zero_grad()
         torch.manual_seed(3)
@@ -92,14 +96,28 @@ def test_the_first_token(seen, dtype, tolerance):
     )
 
 
-def test_the_first_token_drops_as_all_do():
-    """In rows of one token, the first are all."""
-    layer, hidden = layer_of(CONFIG), torch.randn(B, 1, WIDTH)
-    torch.manual_seed(5)
-    expected = layer(hidden, None)
-    torch.manual_seed(5)
-    torch.testing.assert_close(layer.first(hidden, None), expected)
-    assert not torch.equal(layer.first(hidden, None), expected)
+@pytest.mark.parametrize("seen", ["dense", "padded"])
+def test_the_first_token_with_dropout(monkeypatch, seen):
+    """With given masks, the modules' own steps around attention by hand."""
+    layer, heads = layer_of(CONFIG), CONFIG.num_attention_heads
+    torch.manual_seed(6)
+    probs_kept, *kept = (keep_mask(shape, 0.3, torch.float32) for shape in ((B * heads, 1, L), (B, WIDTH), (B, WIDTH)))
+    monkeypatch.setattr(layer_function, "_masks", lambda *each: [probs_kept, *kept])
+    scale = 1 / (1 - dropped_share(0.1))  # of the configured share, whatever the masks drop
+
+    def by_hand(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        own, out = layer.attention.self, layer.attention.output
+        query, key, value = (
+            part(hidden).view(B, L, heads, -1).transpose(1, 2) for part in (own.query, own.key, own.value)
+        )
+        scores = query[:, :, :1] @ key.mT * key.shape[-1] ** -0.5
+        probs = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), -1)
+        mixed = (probs * probs_kept.ne(0).view(probs.shape) * scale @ value).transpose(1, 2).reshape(B, WIDTH)
+        between = out.LayerNorm(out.dense(mixed) * kept[0].ne(0) * scale + hidden[:, 0])
+        result = layer.output.dense(layer.intermediate(between)) * kept[1].ne(0) * scale
+        return layer.output.LayerNorm(result + between)[:, None]
+
+    expect_alike(both(layer, masks()[seen], torch.float32, True, by_hand), 2e-6)
 
 
 def test_an_isolation_and_its_mask_are_the_same():
