@@ -153,26 +153,31 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config)
-        dropped = config.attention_probs_dropout_prob, config.hidden_dropout_prob
-        self._settings = layer_function.Settings(config.num_attention_heads, *dropped, config.layer_norm_eps)
         self._places = [(part._parameters, name) for part in self.modules() for name in part._parameters]
 
     def _weights(self) -> list[torch.Tensor]:
         """What `parameters` gives, without the walk through the modules, which takes longer than a small product."""
         return [held[name] for held, name in self._places]
 
+    def _settings(self) -> layer_function.Settings:
+        between, last = self.attention.output, self.output
+        shares = self.attention.self.dropout_prob, between.dropout.p, last.dropout.p
+        return layer_function.Settings(self.attention.self.heads, *shares, last.LayerNorm.eps)
+
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
-        if self.training and layer_function.is_possible(hidden, self._settings):
+        settings = self._settings()
+        if self.training and layer_function.is_possible(hidden, settings):
             seen = seen.mask if isinstance(seen, Isolation) else seen
-            return layer_function.apply(hidden, seen, self._settings, self._weights())
+            return layer_function.apply(hidden, seen, settings, self._weights())
         hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
     def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed."""
-        if self.training and layer_function.is_possible(hidden, self._settings):
-            return layer_function.apply(hidden, seen, self._settings, self._weights(), first=True)
+        settings = self._settings()
+        if self.training and layer_function.is_possible(hidden, settings):
+            return layer_function.apply(hidden, seen, settings, self._weights(), first=True)
         hidden = self.attention.first(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 

@@ -28,13 +28,15 @@ class Settings(NamedTuple):
 
     Attributes:
         heads: of its attention.
-        of_probs, of_hidden: shares that are dropped, 0 in evaluation.
+        of_probs, of_attended, of_result: shares that are dropped of attention's probabilities, of its output, and of the
+            feed-forward block's.
         eps: of its layer norms.
     """
 
     heads: int
     of_probs: float
-    of_hidden: float
+    of_attended: float
+    of_result: float
     eps: float
 
 
@@ -47,7 +49,8 @@ def is_possible(hidden: torch.Tensor, settings: Settings) -> bool:
     """
     device = hidden.device.type
     typed = not torch.is_autocast_enabled(device) or hidden.dtype == torch.get_autocast_dtype(device)
-    written_out = is_written_out(hidden, hidden.shape[1], settings.of_probs) and is_fast(hidden, settings.of_hidden)
+    drops = is_fast(hidden, settings.of_attended) and is_fast(hidden, settings.of_result)
+    written_out = drops and is_written_out(hidden, hidden.shape[1], settings.of_probs)
     return typed and written_out and torch.is_grad_enabled()
 
 
@@ -74,31 +77,40 @@ class _Added(NamedTuple):
 
 def _masks(settings: Settings, probs: Sequence[int], hidden: Sequence[int], dtype: torch.dtype) -> list:
     """What is kept of the probabilities, and twice of hidden states; None where nothing is dropped."""
-    shapes, shares = [probs, hidden, hidden], [settings.of_probs, settings.of_hidden, settings.of_hidden]
-    if settings.of_probs == settings.of_hidden and settings.of_probs:
+    shapes, shares = [probs, hidden, hidden], [settings.of_probs, settings.of_attended, settings.of_result]
+    if settings.of_probs and len(set(shares)) == 1:
         return keep_masks(shapes, settings.of_probs, dtype)
     return [keep_mask(shape, p, dtype) if p else None for shape, p in zip(shapes, shares)]
 
 
 def _add(
-    inner, residual, weight, bias, norm_weight, norm_bias, keep, settings: Settings
+    inner: torch.Tensor, residual: torch.Tensor, keep: torch.Tensor | None, p: float, eps: float, weights: list
 ) -> tuple[torch.Tensor, _Added]:
-    """The layer norm of `residual` + dropout(`inner` · `weight`ᵀ + `bias`), [R, D]."""
-    scale = kept_scale(settings.of_hidden)
+    """The layer norm of `residual` + dropout(`inner` · `weight`ᵀ + `bias`), [R, D].
+
+    Args:
+        inner: [R, width].
+        residual: [R, D].
+        keep: the mask of what `p` leaves, [R, D], or None.
+        p, eps: of dropout and norm.
+        weights: weight and bias of the map, in the type of `inner`, and of the norm.
+    """
+    weight, bias, *norm = weights
+    scale = kept_scale(p)
     total = torch.addmm(bias, inner, weight.t(), beta=scale, alpha=scale)
     if keep is not None:
         total.view(keep.dtype).bitwise_and_(keep)
     total.add_(residual)
-    normed, mean, rstd = torch.native_layer_norm(total, total.shape[1:], norm_weight, norm_bias, settings.eps)
-    return normed.to(total.dtype), _Added(inner, weight, keep, total, mean, rstd, norm_weight, norm_bias)
+    normed, mean, rstd = torch.native_layer_norm(total, total.shape[1:], *norm, eps)
+    return normed.to(total.dtype), _Added(inner, weight, keep, total, mean, rstd, *norm)
 
 
-def _of_added(gradient: torch.Tensor, held: _Added, settings: Settings) -> tuple[torch.Tensor, ...]:
+def _of_added(gradient: torch.Tensor, held: _Added, p: float) -> tuple[torch.Tensor, ...]:
     """Gradients of inner, residual, weight, bias and the norm's two from that of `_add`'s result."""
     of_total, of_norm_weight, of_norm_bias = _aten.native_layer_norm_backward(
         gradient, held.total, held.total.shape[1:], held.mean, held.rstd, held.norm_weight, held.norm_bias, [True] * 3
     )
-    scale = kept_scale(settings.of_hidden)
+    scale = kept_scale(p)
     of_product = of_total if held.keep is None else masked(of_total, held.keep)
     nothing = of_product.new_empty(())
     of_weight = torch.addmm(nothing, of_product.t(), held.inner, beta=0, alpha=scale)
@@ -143,19 +155,19 @@ class _Layer(torch.autograd.Function):
         ctx, hidden: torch.Tensor, bias: torch.Tensor | None, settings: Settings, first: bool, *weights: torch.Tensor
     ):
         dtype, (batch, length, width) = hidden.dtype, hidden.shape
-        one_norm, two_norm = weights[8:10], weights[14:]
-        *of_qkv, out, out_bias, up, up_bias, down, down_bias = (
-            each.to(dtype) for each in (*weights[:8], *weights[10:14])
-        )
+        attended_norm, result_norm = weights[8:10], weights[14:]
+        of_maps = [each.to(dtype) for each in (*weights[:8], *weights[10:14])]
+        up, up_bias = of_maps[8:10]
         own = hidden[:, 0].contiguous() if first else hidden.reshape(-1, width)
-        of_probs, *of_hidden = _masks(
-            settings, (batch * settings.heads, 1 if first else length, length), own.shape, dtype
-        )
-        mix = mix_first if first else _mix_all
-        mixed, attention = mix(hidden, bias, of_probs, settings.of_probs, settings.heads, of_qkv)
-        attended, one = _add(mixed, own, out, out_bias, *one_norm, of_hidden[0], settings)
+        probs = batch * settings.heads, 1 if first else length, length
+        keep = _masks(settings, probs, own.shape, dtype)
+        take = mix_first if first else _mix_all
+        mixed, attention = take(hidden, bias, keep[0], settings.of_probs, settings.heads, of_maps[:6])
+        weights = [*of_maps[6:8], *attended_norm]
+        attended, one = _add(mixed, own, keep[1], settings.of_attended, settings.eps, weights)
         wide = torch.addmm(up_bias, attended, up.t())
-        result, two = _add(F.gelu(wide), attended, down, down_bias, *two_norm, of_hidden[1], settings)
+        weights = [*of_maps[10:], *result_norm]
+        result, two = _add(F.gelu(wide), attended, keep[2], settings.of_result, settings.eps, weights)
         ctx.settings, ctx.first, ctx.shape = settings, first, hidden.shape
         ctx.save_for_backward(attended, up, wide, *one, *two, *attention)
         return result.view(batch, -1, width)
@@ -166,10 +178,10 @@ class _Layer(torch.autograd.Function):
         settings, width = ctx.settings, ctx.shape[-1]
         attended, up, wide, *rest = ctx.saved_tensors
         one, two, attention = _Added(*rest[:8]), _Added(*rest[8:16]), rest[16:]
-        of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings)
+        of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings.of_result)
         of_wide = _aten.gelu_backward(of_active, wide)
         of_up = of_wide.t() @ attended, of_wide.sum(0)
-        of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings)
+        of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings.of_attended)
         back = of_mixed_first if ctx.first else _of_mixed_all
         of_hidden, of_qkv = back(of_mix, attention, settings.of_probs, of_own, ctx.needs_input_grad[0])
         of_hidden = None if of_hidden is None else of_hidden.view(ctx.shape)

@@ -130,7 +130,7 @@ def test_an_isolation_and_its_mask_are_the_same():
 @pytest.mark.parametrize("first", [False, True])
 def test_gradients_are_those_of_differences(first):
     """In float64, which only a test asks for."""
-    width, settings = 8, layer_function.Settings(2, 0.0, 0.0, 1e-5)
+    width, settings = 8, layer_function.Settings(2, 0.0, 0.0, 0.0, 1e-5)
     generator = torch.Generator().manual_seed(4)
 
     def drawn(*shape: int) -> torch.Tensor:
