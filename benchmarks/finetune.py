@@ -10,7 +10,7 @@ round has the same rows; updates of the side that pads to 128 all cost the same,
 
 Same on both sides: encoder, rows, batch 32, dropout 0.1, run_glue's optimizer (AdamW, betas 0.9 and 0.999 there, 0.9 and 0.98
 here, no decay), rate falling linearly from the same peak, clipping at 1.0. transformers' best flags: padding to the longest row,
-rows grouped by length, bf16.
+rows grouped by length, bf16. The Trainer needs accelerate: `pip install -e '.[benchmarks]' -c constraints.txt`.
 """
 
 import argparse
