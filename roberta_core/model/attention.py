@@ -43,7 +43,8 @@ def by_tokens(parts: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _in_float32(scores: torch.Tensor) -> bool:
-    """Whether a softmax over the last axis is better taken in float32 and rounded, which gives the same numbers.
+    """Whether a softmax over the last axis is better taken in float32 and rounded, which gives the same numbers
+    but for a last bit now and then.
 
     torch's kernel for bfloat16 takes 32 values at a time, and those that are left over at a row's end one by one: rows of 31 take
     five times as long as in float32, where 16 go at a time. Below 16 both go one by one.
@@ -73,6 +74,7 @@ def mix(
     bias: torch.Tensor | None,
     keep: torch.Tensor | None,
     p: float,
+    heads: int,
 ) -> tuple[torch.Tensor, tuple]:
     """Attention's forward pass by itself.
 
@@ -82,6 +84,7 @@ def mix(
         bias: of `additive`; broadcasts to [B, H, Q, L].
         keep: a mask of `dropout`, [N, Q, L], where probabilities are dropped.
         p: the share that is.
+        heads: H.
 
     Returns:
         [N, Q, E], and what `of_mixed` needs.
@@ -90,7 +93,7 @@ def mix(
     scores = query.new_empty(len(query), query.shape[1], key.shape[1])
     torch.baddbmm(scores, query, key.mT, beta=0, alpha=scale, out=scores)
     if bias is not None:
-        scores.view(len(bias), -1, *scores.shape[1:]).add_(bias)
+        scores.view(len(scores) // heads, heads, *scores.shape[1:]).add_(bias)
     probs = softmax(scores)
     used = probs if keep is None else masked(probs, keep)
     mixed = torch.baddbmm(query.new_empty(()), used, value, beta=0, alpha=kept_scale(p))
@@ -127,7 +130,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx, qkv: torch.Tensor, bias: torch.Tensor | None, p: float) -> torch.Tensor:
         batch, length, _, heads, _ = qkv.shape
         keep = keep_mask((batch * heads, length, length), p, qkv.dtype) if p else None
-        mixed, held = mix(*by_heads(qkv), bias, keep, p)
+        mixed, held = mix(*by_heads(qkv), bias, keep, p, heads)
         ctx.p, ctx.heads = p, heads
         ctx.save_for_backward(*held)
         return by_tokens(mixed[None], heads).view(batch, length, -1)

@@ -146,18 +146,23 @@ class Intermediate(nn.Module):
 
 
 class Layer(nn.Module):
-    """One post-layer-norm transformer layer."""
+    """One post-layer-norm transformer layer.
+
+    In training on a CPU it is one function of its modules' weights (`layer_function`), so hooks on these modules are not
+    called there.
+    """
 
     def __init__(self, config: RobertaConfig):
         super().__init__()
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config)
-        self._places = [(part._parameters, name) for part in self.modules() for name in part._parameters]
 
     def _weights(self) -> list[torch.Tensor]:
-        """What `parameters` gives, without the walk through the modules, which takes longer than a small product."""
-        return [held[name] for held, name in self._places]
+        """What `parameters` gives, without its walk through all modules, which takes longer than a small product."""
+        own, between, last = self.attention.self, self.attention.output, self.output
+        maps = own.query, own.key, own.value, between.dense, between.LayerNorm, self.intermediate.dense
+        return [each for part in (*maps, last.dense, last.LayerNorm) for each in (part.weight, part.bias)]
 
     def _settings(self) -> layer_function.Settings:
         between, last = self.attention.output, self.output
@@ -167,14 +172,16 @@ class Layer(nn.Module):
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
         settings = self._settings()
-        if self.training and layer_function.is_possible(hidden, settings):
+        by_kernel = isinstance(seen, Isolation) and seen.starts is not None
+        if self.training and not by_kernel and layer_function.is_possible(hidden, settings):
             seen = seen.mask if isinstance(seen, Isolation) else seen
             return layer_function.apply(hidden, seen, settings, self._weights())
         hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
     def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-        """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed."""
+        """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed; in
+        training on a CPU not even these (`first_token`)."""
         settings = self._settings()
         if self.training and layer_function.is_possible(hidden, settings):
             return layer_function.apply(hidden, seen, settings, self._weights(), first=True)

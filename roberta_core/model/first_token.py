@@ -16,7 +16,7 @@ from roberta_core.model.dropout import kept_scale, masked
 
 def _by_heads(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """[B, H · n] -> [H, B, n]."""
-    return rows.view(len(rows), heads, -1).transpose(0, 1)
+    return rows.view(len(rows), heads, rows.shape[1] // heads).transpose(0, 1)
 
 
 def _swapped(rows: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def mix_first(
     nothing = hidden.new_empty(())
     scores = torch.baddbmm(nothing, looked_for, hidden.mT, beta=0, alpha=(width // heads) ** -0.5)
     if bias is not None:
-        scores += bias[:, 0]
+        scores += bias[..., 0, :]
     probs = softmax(scores)
     keep = None if keep is None else keep.view(probs.shape)
     used = probs if keep is None else masked(probs, keep)

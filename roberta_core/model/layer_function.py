@@ -3,8 +3,9 @@
 Operation by operation, a layer is some forty calls that torch records and goes through again, and on short batches of a
 small model the calls cost as much as the arithmetic. Written out, there is nothing to record, and what torch does in passes of
 their own goes into the matrix products: dropout's scale as the product's factor, forward and backward; the gradient of a
-residual as what a product is added to. The weights, the order of dropout's draws and the result are those of the modules in
-`encoder`, up to rounding (each sum that a product takes in is rounded once instead of twice).
+residual as what a product is added to. The weights are those of the modules in `encoder`, and so is the result for the same
+masks, up to rounding (each sum that a product takes in is rounded once instead of twice). Where all shares of dropout are
+equal, the masks of a layer are one draw, so under one seed they are others than the modules'.
 
 The price: this file says a second time what `encoder.Layer` says. Tests hold the two against each other.
 """
@@ -28,15 +29,15 @@ class Settings(NamedTuple):
 
     Attributes:
         heads: of its attention.
-        of_probs, of_attended, of_result: shares that are dropped of attention's probabilities, of its output, and of the
+        drop_probs, drop_attended, drop_result: shares that are dropped of attention's probabilities, of its output, and of the
             feed-forward block's.
         eps: of its layer norms.
     """
 
     heads: int
-    of_probs: float
-    of_attended: float
-    of_result: float
+    drop_probs: float
+    drop_attended: float
+    drop_result: float
     eps: float
 
 
@@ -49,8 +50,8 @@ def is_possible(hidden: torch.Tensor, settings: Settings) -> bool:
     """
     device = hidden.device.type
     typed = not torch.is_autocast_enabled(device) or hidden.dtype == torch.get_autocast_dtype(device)
-    drops = is_fast(hidden, settings.of_attended) and is_fast(hidden, settings.of_result)
-    written_out = drops and is_written_out(hidden, hidden.shape[1], settings.of_probs)
+    drops = is_fast(hidden, settings.drop_attended) and is_fast(hidden, settings.drop_result)
+    written_out = drops and is_written_out(hidden, hidden.shape[1], settings.drop_probs)
     return typed and written_out and torch.is_grad_enabled()
 
 
@@ -77,9 +78,9 @@ class _Added(NamedTuple):
 
 def _masks(settings: Settings, probs: Sequence[int], hidden: Sequence[int], dtype: torch.dtype) -> list:
     """What is kept of the probabilities, and twice of hidden states; None where nothing is dropped."""
-    shapes, shares = [probs, hidden, hidden], [settings.of_probs, settings.of_attended, settings.of_result]
-    if settings.of_probs and len(set(shares)) == 1:
-        return keep_masks(shapes, settings.of_probs, dtype)
+    shapes, shares = [probs, hidden, hidden], [settings.drop_probs, settings.drop_attended, settings.drop_result]
+    if settings.drop_probs and len(set(shares)) == 1:
+        return keep_masks(shapes, settings.drop_probs, dtype)
     return [keep_mask(shape, p, dtype) if p else None for shape, p in zip(shapes, shares)]
 
 
@@ -127,7 +128,7 @@ def _mix_all(
     tokens = hidden.reshape(-1, width)
     joined = torch.cat(weights[::2])
     projected = torch.addmm(torch.cat(weights[1::2]), tokens, joined.t())
-    mixed, held = mix(*by_heads(projected.view(batch, length, 3, heads, width // heads)), bias, keep, p)
+    mixed, held = mix(*by_heads(projected.view(batch, length, 3, heads, width // heads)), bias, keep, p, heads)
     return by_tokens(mixed[None], heads).view(tokens.shape), (tokens, joined, *held)
 
 
@@ -155,22 +156,21 @@ class _Layer(torch.autograd.Function):
         ctx, hidden: torch.Tensor, bias: torch.Tensor | None, settings: Settings, first: bool, *weights: torch.Tensor
     ):
         dtype, (batch, length, width) = hidden.dtype, hidden.shape
-        attended_norm, result_norm = weights[8:10], weights[14:]
         of_maps = [each.to(dtype) for each in (*weights[:8], *weights[10:14])]
         up, up_bias = of_maps[8:10]
         own = hidden[:, 0].contiguous() if first else hidden.reshape(-1, width)
         probs = batch * settings.heads, 1 if first else length, length
         keep = _masks(settings, probs, own.shape, dtype)
         take = mix_first if first else _mix_all
-        mixed, attention = take(hidden, bias, keep[0], settings.of_probs, settings.heads, of_maps[:6])
-        weights = [*of_maps[6:8], *attended_norm]
-        attended, one = _add(mixed, own, keep[1], settings.of_attended, settings.eps, weights)
+        mixed, attention = take(hidden, bias, keep[0], settings.drop_probs, settings.heads, of_maps[:6])
+        residual = [*of_maps[6:8], *weights[8:10]]
+        attended, one = _add(mixed, own, keep[1], settings.drop_attended, settings.eps, residual)
         wide = torch.addmm(up_bias, attended, up.t())
-        weights = [*of_maps[10:], *result_norm]
-        result, two = _add(F.gelu(wide), attended, keep[2], settings.of_result, settings.eps, weights)
+        residual = [*of_maps[10:], *weights[14:]]
+        result, two = _add(F.gelu(wide), attended, keep[2], settings.drop_result, settings.eps, residual)
         ctx.settings, ctx.first, ctx.shape = settings, first, hidden.shape
         ctx.save_for_backward(attended, up, wide, *one, *two, *attention)
-        return result.view(batch, -1, width)
+        return result.view(batch, 1 if first else length, width)
 
     @staticmethod
     @once_differentiable
@@ -178,12 +178,12 @@ class _Layer(torch.autograd.Function):
         settings, width = ctx.settings, ctx.shape[-1]
         attended, up, wide, *rest = ctx.saved_tensors
         one, two, attention = _Added(*rest[:8]), _Added(*rest[8:16]), rest[16:]
-        of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings.of_result)
+        of_active, of_attended, *of_down = _of_added(gradient.reshape(-1, width), two, settings.drop_result)
         of_wide = _aten.gelu_backward(of_active, wide)
         of_up = of_wide.t() @ attended, of_wide.sum(0)
-        of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings.of_attended)
+        of_mix, of_own, *of_out = _of_added(torch.addmm(of_attended, of_wide, up), one, settings.drop_attended)
         back = of_mixed_first if ctx.first else _of_mixed_all
-        of_hidden, of_qkv = back(of_mix, attention, settings.of_probs, of_own, ctx.needs_input_grad[0])
+        of_hidden, of_qkv = back(of_mix, attention, settings.drop_probs, of_own, ctx.needs_input_grad[0])
         of_hidden = None if of_hidden is None else of_hidden.view(ctx.shape)
         return of_hidden, None, None, None, *of_qkv, *of_out, *of_up, *of_down
 

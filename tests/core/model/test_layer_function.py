@@ -87,6 +87,36 @@ def test_all_tokens(one_by_one, seen, dtype, tolerance):
     expect_alike(both(layer_of(CONFIG), masks()[seen], dtype), tolerance)
 
 
+@pytest.mark.parametrize(("probs", "hidden"), [(0.0, 0.1), (0.1, 0.0), (0.1, 0.3)])
+def test_unequal_shares_of_dropout(probs, hidden):
+    """Masks are then drawn one by one, as the modules do it."""
+    config = replace(CONFIG, attention_probs_dropout_prob=probs, hidden_dropout_prob=hidden)
+    expect_alike(both(layer_of(config), masks()["padded"], torch.float32), 2e-6)
+
+
+def test_masks_of_any_shape_that_broadcasts():
+    """A mask for each head, one for all rows, a square one, and a batch without rows."""
+    layer = layer_of(replace(CONFIG, attention_probs_dropout_prob=0.0))
+    heads = CONFIG.num_attention_heads
+    draw = torch.rand(B, heads, L, L, generator=torch.Generator().manual_seed(8)) > 0.4
+    draw[..., 0] = True
+    for mask in (draw, draw[:1], draw[0, 0]):
+        expect_alike(both(layer, mask, torch.float32), 2e-6)
+    expect_alike(both(layer, draw[:, :, :1], torch.float32, True), 2e-6)
+    nobody = torch.zeros(0, L, WIDTH)
+    assert layer(nobody, draw[:0]).shape == (0, L, WIDTH) and layer.first(nobody, draw[:0, :, :1]).shape == (
+        0,
+        1,
+        WIDTH,
+    )
+
+
+def test_a_module_that_is_replaced_is_the_one_that_learns():
+    layer = layer_of(replace(CONFIG, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0))
+    layer.attention.self.query = torch.nn.Linear(WIDTH, WIDTH)
+    expect_alike(both(layer, None, torch.float32), 2e-6)
+
+
 @pytest.mark.parametrize("seen", ["dense", "padded"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
 def test_the_first_token(seen, dtype, tolerance):
@@ -125,6 +155,8 @@ def test_an_isolation_and_its_mask_are_the_same():
     hidden = torch.randn(B, L, WIDTH)
     apart = isolate((torch.arange(L) // 6).expand(B, L), 1)
     assert torch.equal(layer(hidden, apart), layer(hidden, apart.mask))
+    with pytest.raises(NotImplementedError):  # torch's kernel for documents of any length, which a CPU has not
+        layer(hidden, isolate((torch.arange(L) // 6).expand(B, L), 1, varlen=True))
 
 
 @pytest.mark.parametrize("first", [False, True])
