@@ -158,40 +158,46 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config.intermediate_size, config)
 
-    def _written_out(self) -> tuple[layer_function.Settings, list[torch.Tensor]]:
+    def _in_one(
+        self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None, first: bool = False
+    ) -> torch.Tensor | None:
+        """The output by `layer_function`; None where the modules have to give it."""
+        by_kernel = isinstance(seen, Isolation) and seen.starts is not None
+        if not self.training or by_kernel:
+            return None
+        settings, weights = self._held()
+        if not layer_function.is_possible(hidden, settings):
+            return None
+        mask = seen.mask if isinstance(seen, Isolation) else seen
+        return layer_function.apply(hidden, mask, settings, weights, first)
+
+    def _held(self) -> tuple[layer_function.Settings, list[torch.Tensor]]:
         """What `layer_function` asks for: as the modules hold it now, whoever replaced one or changed its dropout.
 
         By the dictionaries that modules keep: by attributes it takes 20 times as long, a hundredth of a small update.
         """
         attention, last = self._modules["attention"]._modules, self._modules["output"]._modules
         own, between = attention["self"], attention["output"]._modules
-        parts = [own._modules["query"], own._modules["key"], own._modules["value"], between["dense"]]
-        parts += (
-            between["LayerNorm"],
-            self._modules["intermediate"]._modules["dense"],
-            last["dense"],
-            last["LayerNorm"],
-        )
+        maps = [own._modules[name] for name in ("query", "key", "value")] + [between["dense"], between["LayerNorm"]]
+        parts = [*maps, self._modules["intermediate"]._modules["dense"], last["dense"], last["LayerNorm"]]
         shares = own.dropout_prob, between["dropout"].p, last["dropout"].p
         settings = layer_function.Settings(own.heads, *shares, last["LayerNorm"].eps)
         return settings, [part._parameters[name] for part in parts for name in ("weight", "bias")]
 
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor | Isolation | None) -> torch.Tensor:
         """[B, L, D] -> [B, L, D]."""
-        settings, weights = self._written_out()
-        by_kernel = isinstance(seen, Isolation) and seen.starts is not None
-        if self.training and not by_kernel and layer_function.is_possible(hidden, settings):
-            seen = seen.mask if isinstance(seen, Isolation) else seen
-            return layer_function.apply(hidden, seen, settings, weights)
+        result = self._in_one(hidden, seen)
+        if result is not None:
+            return result
         hidden = self.attention(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
     def first(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """The first token's output alone: [B, L, D] -> [B, 1, D]. Of the others only keys and values are needed; in
         training on a CPU not even these (`first_token`)."""
-        settings, weights = self._written_out()
-        if self.training and layer_function.is_possible(hidden, settings):
-            return layer_function.apply(hidden, seen, settings, weights, first=True)
+        result = self._in_one(hidden, seen, first=True)
+        if result is not None:
+            return result
         hidden = self.attention.first(hidden, seen)
         return self.output(self.intermediate(hidden), hidden)
 
